@@ -55,8 +55,12 @@ typedef struct sluice_decision {
     size_t n_clouds;
     sluice_reason reasons[SLUICE_REASONS_MAX];
     size_t n_reasons;
-    uint32_t local_budget_ms;      /* when a cascade's local run must have finished */
+    uint32_t local_budget_ms;      /* time that a local run has before the cloud's reserve begins */
+    bool can_ask;                  /* copied from the input */
 } sluice_decision;
+
+/* May the user still be asked when permission fails for this reason?  A refusal or a withdrawal is not asked again. */
+bool sluice_reason_is_askable(sluice_reason r);
 
 void sluice_decide(const sluice_decision_input *in, sluice_decision *out); /* this line decides a route: follow it from here */
 

@@ -3,11 +3,13 @@
  * An event and the time go in, actions come out.  It reads no clock, draws no randomness, opens nothing and allocates nothing: the struct is the
  * state.  The real driver (sdk/src) and the simulated one (tests/simulation) run the same machine.
  *
- *                      decide                        weak, late, failed
- *   NEW ──START──► LOCAL ──────────────► answer        LOCAL ─────────────┐
- *            │                                                            ▼
- *            ├──────────────── CLOUD ◄──GATE granted── GATE ◄── ASK (consent) ◄── ESCALATE
- *            └──► abstain / ask / refuse: DONE                 refused: local answer with LOW_CONFIDENCE, or the refusal
+ *         START
+ *   NEW ───────┬──► LOCAL ── confident, or nothing better is possible ──► DONE
+ *              │      │ weak, late, failed
+ *              ├──► ASKING ──► GATE ──► CLOUD ── answered ──► DONE
+ *              │      │ no      │ refused  │ failed: BACKOFF ──► GATE, while nothing was sent and attempts are left
+ *              │      └─────────┴──────────┴──► the weak local answer, a last local run, or the refusal ──► DONE
+ *              └──► abstain ──► DONE
  *
  * Invariants, checked by the simulation after every event:
  *   - exactly one FINISH action, and nothing after it;
@@ -33,7 +35,6 @@ typedef enum sluice_machine_event_kind {
     SLUICE_ME_LOCAL_TOKEN,      /* token */
     SLUICE_ME_LOCAL_DONE,       /* the model ended; `truncated` when it hit max_tokens */
     SLUICE_ME_LOCAL_FAILED,     /* status */
-    SLUICE_ME_LOCAL_STOPPED,    /* the engine has acknowledged STOP_LOCAL */
     SLUICE_ME_CONSENT,          /* is_granted */
     SLUICE_ME_GATE_GRANTED,     /* attempt */
     SLUICE_ME_GATE_REFUSED,     /* reason, status */
@@ -90,7 +91,7 @@ typedef struct sluice_machine_action {
     uint64_t at_us;
 } sluice_machine_action;
 
-enum { SLUICE_MACHINE_ACTIONS_MAX = 12 };
+enum { SLUICE_MACHINE_ACTIONS_MAX = 16 };
 
 typedef struct sluice_machine {
     sluice_machine_state state;
@@ -98,16 +99,22 @@ typedef struct sluice_machine {
     uint64_t started_us, deadline_us, local_until_us;
     float escalate_below, stop_below;
     sluice_stream_mode stream;
-    uint32_t max_attempts, attempt;      /* attempt: the current one, 0 before the first */
-    int cloud;
+    uint32_t max_attempts, attempt; /* attempt: the current one, 0 before the first */
+    int cloud;                      /* endpoint index */
     sluice_confidence local;
     sluice_calibration calibration;
-    bool local_running, local_finished, local_truncated, local_has_text, delivered_any, cloud_delivered, granted, revoked;
-    float confidence;
+    float confidence;               /* of the local answer so far; < 0 before the first token */
+    bool local_running, local_finished, local_truncated, local_has_text, local_delivered;
+    bool local_is_last_resort;      /* this local run's answer is given whatever its confidence */
+    bool gate_granted;              /* by a GATE_GRANTED event of the current attempt */
+    bool asked, cloud_delivered, reported_restart;
+    sluice_reason gate_reason;      /* why the cloud was not permitted, where it was not */
+    sluice_status cloud_status;     /* how the last cloud attempt failed, where it did */
     sluice_reason reasons[SLUICE_REASONS_MAX];
     size_t n_reasons;
-    sluice_reason gate_reason;           /* why escalation was not permitted, if so */
-    sluice_status cloud_status;          /* last failure of the cloud */
+    /* where step() puts its actions; valid during a step only */
+    sluice_machine_action *out;
+    size_t n_out;
 } sluice_machine;
 
 /* `deadline_us` is absolute on the clock whose values are passed to step. */

@@ -97,7 +97,7 @@ typedef struct sluice_platform {
     void (*unmap)(void *user, sluice_mapping *m); /* accepts an empty mapping; leaves it empty */
 
     sluice_status (*thread_start)(void *user, sluice_thread **out, void (*run)(void *arg), void *arg, const char *name, sluice_error *err);
-    void (*thread_join)(void *user, sluice_thread *t); /* releases it; accepts NULL */
+    void (*thread_join)(void *user, sluice_thread *t); /* waits and releases it; accepts NULL.  Called by the thread itself: it releases itself when it ends */
     bool (*thread_is_self)(void *user, const sluice_thread *t);
     sluice_status (*mutex_create)(void *user, sluice_mutex **out, sluice_error *err);
     void (*mutex_destroy)(void *user, sluice_mutex *m); /* accepts NULL */

@@ -154,8 +154,9 @@ SLUICE_API void sluice_options_init(sluice_options *options, size_t size);
 
 /* Open an instance.  Options and the strings in them are copied, but for the borrowed members.
  * Errors: SLUICE_ERR_FORMAT or _POLICY with line and column (policy file), _FORMAT with offset (model file), _NOT_FOUND,
- * _IO, _INTEGRITY (ledger or consent store damaged), _NO_MEMORY, _ARGUMENT, and _STATE when another process has the state
- * folder.  A state folder that cannot be written is no error here: the instance then answers locally and lets nothing out.  *out is NULL after a failure. */
+ * _IO, _NO_MEMORY, _ARGUMENT.  *out is NULL after a failure.
+ * A state folder that is read-only, damaged or held by another instance is no error here: the instance then answers locally
+ * and lets nothing out (SLUICE_REASON_LEDGER_UNAVAILABLE); sluice_ledger_verify() and the consent calls return the cause. */
 SLUICE_API sluice_status sluice_open(sluice **out, const sluice_options *options, sluice_error *err);
 
 /* Cancel what is running, deliver the terminal events, stop the threads, release everything.  Accepts NULL.
@@ -349,9 +350,20 @@ SLUICE_API sluice_status sluice_ledger_verify(sluice *s, uint64_t *n_entries, sl
 /* What the instance is made of, as JSON: version, policy id and hash, model, kernels, state folder, TLS and library versions. */
 SLUICE_API sluice_status sluice_info(sluice *s, char **json, sluice_error *err);
 
-/* Check a policy file without an instance.  *json lists findings: {"findings":[{"code","severity","line","column","message","hint"}]}.
- * SLUICE_OK: it would load (there may be warnings); SLUICE_ERR_FORMAT or _POLICY: it would not, err is the first error. */
-SLUICE_API sluice_status sluice_policy_lint(sluice_span policy, const sluice_allocator *al, char **json, sluice_error *err);
+/* One finding of the policy linter. */
+typedef struct sluice_finding {
+    size_t size;
+    const char *code;       /* "P001" …, stable, listed in docs/policy.md; static */
+    bool is_error;          /* the file does not load; else a warning */
+    uint32_t line, column;  /* 1-based; 0 when the finding is about the whole file */
+    const char *message;    /* valid during the callback */
+    const char *hint;       /* what to do about it; may be empty */
+} sluice_finding;
+typedef void (*sluice_finding_fn)(const sluice_finding *finding, void *user);
+
+/* Check the text of a policy file without an instance ("ca_file" is not followed).  Findings come in the order of the file, on the calling thread.
+ * SLUICE_OK: it would load (there may be warnings); SLUICE_ERR_FORMAT or _POLICY: it would not, and err is the first error. */
+SLUICE_API sluice_status sluice_policy_lint(sluice_span policy, const sluice_allocator *al, sluice_finding_fn on_finding, void *user, sluice_error *err);
 
 /* The JSON Schema (2020-12) of policy files.  Static. */
 SLUICE_API sluice_span sluice_policy_schema(void);
