@@ -7,6 +7,8 @@
  */
 #include "router/machine.h"
 
+#include <math.h>
+
 enum {
     DEADLINE_GUARD_US = 10000,      /* the terminal event is delivered this much before the deadline, or a 20th of the span */
     BACKOFF_BASE_US = 100000,       /* full jitter on top of half, as retries after a refused connection need no long wait */
@@ -234,7 +236,11 @@ static void on_local_token(sluice_machine *m, const sluice_machine_event *e, uin
 {
     if (!m->local_running)
         return;
-    sluice_confidence_add(&m->local, e->logprob, e->margin, e->entropy);
+    /* A model that is sure that it cannot answer is as unsure of an answer: log(1 - p), rounded towards no confidence. */
+    const float logprob = e->is_declined ? log1pf(-expf(fminf(e->logprob, 0.0f))) : e->logprob;
+    sluice_confidence_add(&m->local, logprob, e->margin, e->entropy);
+    if (e->is_declined)
+        note(m, SLUICE_REASON_OUT_OF_DOMAIN);
     m->confidence = sluice_confidence_value(&m->local, &m->calibration);
     m->local_has_text = m->local_has_text || e->text.len > 0;
     if (m->stream == SLUICE_STREAM_NOW && e->text.len > 0) {
@@ -242,7 +248,7 @@ static void on_local_token(sluice_machine *m, const sluice_machine_event *e, uin
         m->local_delivered = true;
     }
     /* Stopping throws the partial answer away, so only where the cloud may really be asked. */
-    if (m->local.n >= STOP_AFTER_TOKENS && m->confidence < m->stop_below && cloud_is_certain(m))
+    if ((m->local.n >= STOP_AFTER_TOKENS || e->is_declined) && m->confidence < m->stop_below && cloud_is_certain(m))
         escalate(m, SLUICE_REASON_STOPPED_EARLY, now_us);
 }
 

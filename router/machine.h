@@ -55,6 +55,7 @@ typedef struct sluice_machine_event {
     sluice_span text;           /* LOCAL_TOKEN, CLOUD_TEXT: borrowed during the call */
     float logprob, margin, entropy;
     bool is_granted, was_sent, is_truncated;
+    bool is_declined;           /* LOCAL_TOKEN: with this token the model says that it cannot answer */
     sluice_reason reason;
     sluice_status status;
     sluice_machine_timer timer;

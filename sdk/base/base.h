@@ -44,10 +44,11 @@ static inline sluice_span sluice_span_str(const char *s) { return sluice_span_of
 static inline bool sluice_span_eq(sluice_span a, sluice_span b) { return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0); }
 bool sluice_span_eq_str(sluice_span a, const char *s);
 bool sluice_utf8_valid(sluice_span s);                    /* RFC 3629: no overlong forms, no surrogates, at most U+10FFFF */
+size_t sluice_utf8_step(sluice_span s, size_t at, bool *valid); /* at < s.len: bytes of the code point there, or of the broken piece; at least 1 */
 size_t sluice_utf8_whole(sluice_span s);                  /* length of the longest prefix that does not cut a code point at its end */
 bool sluice_copy_str(char *dst, size_t cap, const char *src); /* always terminates; false when it was cut */
 
-/* ---- buffer: owned bytes that grow up to a maximum */
+/* ---- buffer: owned bytes that grow up to a maximum (SIZE_MAX: none; 0 takes nothing) */
 typedef struct sluice_buf {
     uint8_t *ptr;
     size_t len, cap, max;
@@ -63,7 +64,7 @@ bool sluice_buf_appendf(sluice_buf *b, const char *fmt, ...) SLUICE_PRINTF(2, 3)
 void sluice_buf_consume(sluice_buf *b, size_t n);                  /* drop n bytes from the front */
 void sluice_buf_clear(sluice_buf *b);                              /* wipes the content, keeps the memory */
 void sluice_buf_deinit(sluice_buf *b);                             /* wipes and releases; safe on a zeroed struct */
-char *sluice_buf_take_str(sluice_buf *b);                          /* NUL-terminated string of its own exact allocation (release: sluice_str_free); b is left empty; NULL: no memory */
+char *sluice_buf_take_str(sluice_buf *b);                          /* NUL-terminated string of its own exact allocation (release: sluice_str_free), cut at a NUL inside; b is left empty, also when there is no memory (NULL) */
 sluice_status sluice_buf_error(const sluice_buf *b, const char *what, sluice_error *err); /* LIMIT or NO_MEMORY after a failed append */
 static inline sluice_span sluice_buf_span(const sluice_buf *b) { return sluice_span_of(b->ptr, b->len); }
 

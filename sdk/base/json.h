@@ -29,7 +29,7 @@ typedef struct sluice_json {
 
 typedef struct sluice_json_doc sluice_json_doc; /* owns the nodes */
 
-typedef struct sluice_json_limits { size_t max_bytes; uint32_t max_depth; } sluice_json_limits; /* zero: 1 MiB and 32 */
+typedef struct sluice_json_limits { size_t max_bytes; uint32_t max_depth; } sluice_json_limits; /* zero: 1 MiB and 32; depth is at most 64, values at most max_bytes / 8 (but 65536) */
 
 /* Parse the whole of `text`.  Errors: SLUICE_ERR_FORMAT with line, column and offset; _LIMIT; _NO_MEMORY.  The doc is independent of `text`. */
 sluice_status sluice_json_parse(sluice_json_doc **out, sluice_span text, const sluice_json_limits *limits,
@@ -47,10 +47,10 @@ void sluice_json_object_close(sluice_json_writer *w);
 void sluice_json_array_open(sluice_json_writer *w, const char *key);
 void sluice_json_array_close(sluice_json_writer *w);
 void sluice_json_str(sluice_json_writer *w, const char *key, const char *value);   /* NULL value writes null */
-void sluice_json_span(sluice_json_writer *w, const char *key, sluice_span value);  /* invalid UTF-8 becomes U+FFFD */
+void sluice_json_span(sluice_json_writer *w, const char *key, sluice_span value);  /* invalid UTF-8 and NUL become U+FFFD */
 void sluice_json_int(sluice_json_writer *w, const char *key, int64_t value);
 void sluice_json_uint(sluice_json_writer *w, const char *key, uint64_t value);
-void sluice_json_num(sluice_json_writer *w, const char *key, double value, int decimals); /* not finite: null */
+void sluice_json_num(sluice_json_writer *w, const char *key, double value, int decimals); /* decimals < 0: as many digits as give the value back; not finite: null */
 void sluice_json_bool(sluice_json_writer *w, const char *key, bool value);
 void sluice_json_raw(sluice_json_writer *w, const char *key, sluice_span json);    /* trusted JSON text */
 

@@ -155,7 +155,7 @@ static bool on_provider(const sluice_provider_event *event, void *user)
         break;
     case SLUICE_PROVIDER_DONE: job->cloud_truncated = event->is_truncated; break;
     }
-    return !job->is_finished && job->exchange != NULL;
+    return !job->is_finished && !job->attempt_done;
 }
 
 static bool on_answer(const sluice_answer_event *event, void *user)
@@ -175,7 +175,7 @@ static bool on_answer(const sluice_answer_event *event, void *user)
     }
     if (st != SLUICE_OK && st != SLUICE_ERR_CANCELLED)
         fail(job, st);
-    return st == SLUICE_OK && !job->is_finished && job->exchange != NULL;
+    return st == SLUICE_OK && !job->is_finished && !job->attempt_done;
 }
 
 /* The gateway refused before it opened the envelope.  That text is not authenticated, so only the number is believed. */
@@ -261,9 +261,8 @@ static void on_exchange(const sluice_exchange_event *event, void *user)
     case SLUICE_EXCHANGE_HEADER: on_header(job, event); break;
     case SLUICE_EXCHANGE_BODY: on_body(job, event->body); break;
     case SLUICE_EXCHANGE_END:
-        job->exchange = job->attempt_done ? NULL : job->exchange;
+        job->exchange = NULL; /* the transport releases it */
         on_end(job);
-        job->exchange = NULL; /* the transport has released it */
         break;
     case SLUICE_EXCHANGE_FAILED:
         job->attempt_sent = job->attempt_sent || event->was_sent;

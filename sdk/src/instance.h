@@ -48,6 +48,7 @@ typedef struct sluice_note {
     uint64_t run;               /* which local run the note is about */
     struct sluice_job *request; /* SUBMIT */
     bool is_granted;            /* CONSENT */
+    bool is_declined;           /* TOKEN */
     float logprob, margin, entropy;
     sluice_engine_result result; /* LOCAL_DONE */
     sluice_status status;       /* LOCAL_FAILED */

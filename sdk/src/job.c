@@ -498,7 +498,8 @@ static void on_token(sluice_job *job, const sluice_note *note)
 {
     const sluice_span text = sluice_span_of(note->text, note->text_len);
     sluice_machine_event e = {
-        .kind = SLUICE_ME_LOCAL_TOKEN, .logprob = note->logprob, .margin = note->margin, .entropy = note->entropy
+        .kind = SLUICE_ME_LOCAL_TOKEN, .logprob = note->logprob, .margin = note->margin, .entropy = note->entropy,
+        .is_declined = note->is_declined
     };
     /* Only whole code points go out; the rest waits for the next token. */
     const bool carried = sluice_buf_append_span(&job->carry, text);

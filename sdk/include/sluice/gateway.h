@@ -21,7 +21,8 @@ SLUICE_API sluice_status sluice_gateway_key_config(uint8_t key_id, const uint8_t
 typedef struct sluice_gateway_exchange sluice_gateway_exchange;
 
 /* Decapsulate a whole encapsulated request.  content_type is "message/ohttp-req" or "message/ohttp-chunked-req".  *http is the inner request, parsed:
- * borrowed until close.  SLUICE_ERR_FORMAT, _INTEGRITY (wrong key, forged), _UNSUPPORTED (suite), _NO_MEMORY. */
+ * borrowed until close.  SLUICE_ERR_FORMAT (also for another content type), _INTEGRITY (wrong key, forged), _UNSUPPORTED (key id or suite are not
+ * this key's), _TRUNCATED, _LIMIT, _NO_MEMORY. */
 typedef struct sluice_gateway_header { sluice_span name, value; } sluice_gateway_header;
 typedef struct sluice_gateway_request {
     sluice_span method, scheme, authority, path, body;
