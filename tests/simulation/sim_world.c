@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#define _GNU_SOURCE /* memmem */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -85,7 +86,7 @@ typedef struct world {
     run_note runs[RUNS_MAX];
     size_t n_runs;
     uint8_t secrets[ENDPOINTS][32];
-    int64_t wall_high_ms;
+    int64_t wall_start_ms, wall_high_ms; /* the observer's own reckoning of time */
     /* the policy that was drawn */
     sluice_data_classes permits[ENDPOINTS], forbids;
     bool needs_consent, is_local_only, can_ask;
@@ -95,10 +96,11 @@ typedef struct world {
 
 struct sluice_exchange { world *w; size_t index; };
 
-static void violate(world *w, const char *fmt, const char *detail)
+/* The first violation is kept: what follows is often its consequence. */
+static void violate(world *w, const char *what, const char *detail)
 {
     if (w->result->violation[0] == '\0')
-        (void)snprintf(w->result->violation, sizeof w->result->violation, fmt, detail);
+        (void)snprintf(w->result->violation, sizeof w->result->violation, "%s%s%s", what, detail[0] ? ": " : "", detail);
 }
 
 static void trace(world *w, uint64_t x)
@@ -109,7 +111,7 @@ static void trace(world *w, uint64_t x)
 static void plan(world *w, uint64_t delay_us, happening_kind kind, uint32_t index, uint32_t detail, uint64_t id)
 {
     if (w->n_queue == QUEUE_MAX) {
-        violate(w, "sim: the event queue is full%s", "");
+        violate(w, "sim: the event queue is full", "");
         return;
     }
     w->queue[w->n_queue++] = (happening){ w->platform.now_us + delay_us, w->next_seq++, kind, index, detail, id };
@@ -144,7 +146,7 @@ static void check_answer(world *w, const request_note *r, const sluice_event *e)
         return;
     const char *whole = e->route == SLUICE_ROUTE_CLOUD ? r->cloud_text : r->local_text;
     if (strlen(whole) != r->text_len || memcmp(whole, r->text, r->text_len) != 0)
-        violate(w, "a success was reported for an answer that is not whole: %s", r->prompt);
+        violate(w, "a success was reported for an answer that is not whole", r->prompt);
 }
 
 static void on_event(const sluice_event *e, void *user)
@@ -156,12 +158,12 @@ static void on_event(const sluice_event *e, void *user)
         if (w->requests[i].is_submitted && w->requests[i].id == e->request_id)
             r = &w->requests[i];
     if (r == NULL) {
-        violate(w, "an event of no request%s", "");
+        violate(w, "an event of no request", "");
         return;
     }
     trace(w, (uint64_t)e->kind * 31 + (uint64_t)e->outcome * 7 + (uint64_t)e->route + e->text.len);
     if (r->is_done)
-        violate(w, "an event after the terminal one: %s", r->prompt);
+        violate(w, "an event after the terminal one", r->prompt);
     if (e->kind == SLUICE_EVENT_TEXT && r->text_len + e->text.len < sizeof r->text) {
         memcpy(r->text + r->text_len, e->text.ptr, e->text.len);
         r->text_len += e->text.len;
@@ -174,7 +176,7 @@ static void on_event(const sluice_event *e, void *user)
         w->result->outcomes[e->outcome]++;
         w->result->routes[e->route]++;
         if (w->platform.now_us > r->deadline_us)
-            violate(w, "the terminal event came after the deadline: %s", r->prompt);
+            violate(w, "the terminal event came after the deadline", r->prompt);
         check_answer(w, r, e);
     }
     if (w->options->is_verbose)
@@ -214,7 +216,7 @@ static void submit(world *w, uint32_t k)
     r->deadline_us = r->submitted_us + (uint64_t)q.deadline_ms * 1000;
     sluice_error err = SLUICE_ERROR_INIT;
     if (sluice_submit(w->s, &q, on_event, w, &r->id, &err) != SLUICE_OK) {
-        violate(w, "submit failed: %s", err.message);
+        violate(w, "submit failed", err.message);
         return;
     }
     r->is_submitted = true;
@@ -250,7 +252,10 @@ static void grant(world *w)
     c.scope = (sluice_consent_scope)(scope + 1);
     if (c.scope == SLUICE_CONSENT_UNTIL && sim_chance(&w->app, 50))
         c.valid_until_ms = w->platform.wall_ms + 1 + (int64_t)sim_below(&w->app, 2000);
-    if (sluice_consent_grant(w->s, &c, id, &err) == SLUICE_OK)
+    const sluice_status st = sluice_consent_grant(w->s, &c, id, &err);
+    if (w->options->is_verbose)
+        printf("               grant %s to %s, scope %d, classes %x, until %lld: %s\n", id, c.endpoint, (int)c.scope, c.classes, (long long)c.valid_until_ms, sluice_status_name(st));
+    if (st == SLUICE_OK)
         book(w, id, endpoint, c.classes, c.scope == SLUICE_CONSENT_ONCE, c.valid_until_ms);
 }
 
@@ -391,10 +396,10 @@ static sluice_status collect(sluice_span bytes, void *user)
     return SLUICE_OK;
 }
 
-/* The first consent of the book, in the order of granting, that covers the request; a once-consent is used up by it. */
+/* The newest consent of the book that covers the request (the last word counts); a once-consent is used up by it. */
 static bool use_covering_consent(world *w, const request_note *r, uint32_t endpoint)
 {
-    for (size_t i = 0; i < w->n_consents; i++) {
+    for (size_t i = w->n_consents; i-- > 0;) {
         consent_note *c = &w->consents[i];
         const bool in_time = c->until_ms == 0 || w->wall_high_ms < c->until_ms;
         if (!c->is_active || c->endpoint != endpoint || (r->classes & ~c->classes) != 0 || !in_time)
@@ -408,15 +413,15 @@ static bool use_covering_consent(world *w, const request_note *r, uint32_t endpo
 static void inspect(world *w, const request_note *r, uint32_t endpoint)
 {
     if (w->is_local_only || r->is_local_only)
-        violate(w, "an envelope of a local-only request: %s", r->prompt);
+        violate(w, "an envelope of a local-only request", r->prompt);
     if (r->is_done)
-        violate(w, "an envelope after the terminal event: %s", r->prompt);
+        violate(w, "an envelope after the terminal event", r->prompt);
     if (w->expires_ms != 0 && w->wall_high_ms >= w->expires_ms)
-        violate(w, "an envelope under an expired policy: %s", r->prompt);
+        violate(w, "an envelope under an expired policy", r->prompt);
     if ((r->classes & w->forbids) != 0 || (r->classes & ~w->permits[endpoint]) != 0)
-        violate(w, "an envelope that no rule permits: %s", r->prompt);
+        violate(w, "an envelope that no rule permits", r->prompt);
     if (w->needs_consent && !use_covering_consent(w, r, endpoint))
-        violate(w, "an envelope without a covering consent: %s", r->prompt);
+        violate(w, "an envelope without a covering consent", r->prompt);
 }
 
 static void answer_inside(world *w, sluice_gateway_exchange *g, exchange_note *x, const request_note *r)
@@ -441,7 +446,7 @@ static void answer_inside(world *w, sluice_gateway_exchange *g, exchange_note *x
                                  has_end ? "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n" : "");
     x->content_type = sluice_gateway_response_type(g);
     if (sluice_gateway_respond_begin(g, random, 200, &h, 1, collect, &sink, &err) != SLUICE_OK)
-        violate(w, "sim: the gateway cannot answer: %s", err.message);
+        violate(w, "sim: the gateway cannot answer", err.message);
     for (int at = 0; at < n;) { /* chunks of any size */
         int piece = 1 + (int)sim_below(&w->net, 200);
         piece = piece < n - at ? piece : n - at;
@@ -468,7 +473,7 @@ static sluice_status net_open(void *user, const sluice_envelope *envelope, const
         return sluice_error_set(err, SLUICE_ERR_LIMIT, "sim: too many exchanges");
     if (sluice_gateway_open(&g, 1, w->secrets[endpoint], sluice_envelope_content_type(envelope), sluice_envelope_bytes(envelope),
                             NULL, &http, err) != SLUICE_OK) {
-        violate(w, "an envelope that its gateway cannot open: %s", err ? err->message : "");
+        violate(w, "an envelope that its gateway cannot open", err ? err->message : "");
         return SLUICE_ERR_INTEGRITY;
     }
     for (size_t k = 0; k < REQUESTS_MAX; k++) {
@@ -485,7 +490,7 @@ static sluice_status net_open(void *user, const sluice_envelope *envelope, const
     x->fault = sim_chance(&w->net, w->fault_percent) ? (sim_fault)(1 + sim_below(&w->net, SIM_FAULTS_COUNT - 1)) : SIM_FAULT_NONE;
     w->result->faults[x->fault]++;
     if (r == NULL) {
-        violate(w, "an envelope of no known request%s", "");
+        violate(w, "an envelope of no known request", "");
     } else {
         inspect(w, r, endpoint);
         answer_inside(w, g, x, r);
@@ -507,7 +512,7 @@ static void net_cancel(void *user, sluice_exchange *exchange)
     world *w = user;
     exchange_note *x = &w->exchanges[exchange->index];
     if (!x->is_live)
-        violate(w, "an exchange was cancelled after its end%s", "");
+        violate(w, "an exchange was cancelled after its end", "");
     x->is_live = false;
 }
 
@@ -598,7 +603,7 @@ static void draw_policy(world *w, uint64_t seed, char *out, size_t cap)
         for (size_t k = 0; k < 32; k++)
             w->secrets[i][k] = (uint8_t)sim_next(&r);
         if (sluice_gateway_key_config(1, w->secrets[i], config, &len, NULL) != SLUICE_OK)
-            violate(w, "sim: no key configuration%s", "");
+            violate(w, "sim: no key configuration", "");
         sluice_base64(keys[i], sluice_span_of(config, len));
         w->permits[i] = permit && !(only_a && i == 1) ? permitted : 0;
     }
@@ -627,14 +632,14 @@ static void draw_policy(world *w, uint64_t seed, char *out, size_t cap)
         1 + sim_below(&r, 3), endpoints[0], endpoints[1], permit_rule,
         forbid ? "{\"id\":\"f\",\"effect\":\"forbid\",\"classes\":[\"payment_card\"]}," : "");
     if (n < 0 || (size_t)n >= cap)
-        violate(w, "sim: the policy does not fit%s", "");
+        violate(w, "sim: the policy does not fit", "");
 }
 
 static void plan_the_day(world *w)
 {
     for (uint32_t k = 0; k < REQUESTS_MAX; k++)
         plan(w, sim_below(&w->app, 1500000), H_SUBMIT, k, 0, 0);
-    const uint32_t n_grants = sim_below(&w->app, 4), n_revokes = sim_below(&w->app, 3);
+    const uint32_t n_grants = sim_below(&w->app, 6), n_revokes = sim_below(&w->app, 3);
     for (uint32_t i = 0; i < n_grants; i++)
         plan(w, sim_below(&w->app, 2000000), H_GRANT, 0, 0, 0);
     for (uint32_t i = 0; i < n_revokes; i++)
@@ -647,6 +652,8 @@ static void plan_the_day(world *w)
 
 static void happen(world *w, const happening *h)
 {
+    if (w->options->is_verbose && h->kind != H_TOKEN && h->kind != H_EXCHANGE)
+        printf("%10.3f ms  happening %d  wall %lld\n", (double)(w->platform.now_us - 1000000) / 1000.0, (int)h->kind, (long long)w->platform.wall_ms);
     switch (h->kind) {
     case H_SUBMIT: submit(w, h->index); break;
     case H_CANCEL:
@@ -672,8 +679,9 @@ static void advance(world *w, uint64_t to_us)
     if (w->platform.wall_ms >= 0)
         w->platform.wall_ms += (int64_t)((to_us - w->platform.now_us) / 1000);
     w->platform.now_us = to_us;
-    if (w->platform.wall_ms > w->wall_high_ms)
-        w->wall_high_ms = w->platform.wall_ms;
+    /* What any device must know: the clock it sees now, and that time passes at least as fast as the monotonic clock. */
+    const int64_t passed = w->wall_start_ms + (int64_t)((to_us - 1000000) / 1000) - 2;
+    w->wall_high_ms = w->platform.wall_ms > passed ? w->platform.wall_ms : passed;
 }
 
 static void live(world *w)
@@ -696,18 +704,18 @@ static void live(world *w)
         }
         (void)sluice_orchestrator_turn(w->s);
     }
-    violate(w, "sim: it never ends%s", "");
+    violate(w, "sim: it never ends", "");
 }
 
 static void check_end(world *w)
 {
     for (size_t k = 0; k < REQUESTS_MAX; k++)
         if (w->requests[k].is_submitted && w->requests[k].n_done != 1)
-            violate(w, "not exactly one terminal event: %s", w->requests[k].prompt);
+            violate(w, "not exactly one terminal event", w->requests[k].prompt);
     if (w->platform.disk_fault_percent == 0) {
         sluice_error err = SLUICE_ERROR_INIT;
         if (sluice_ledger_verify(w->s, NULL, &err) != SLUICE_OK)
-            violate(w, "the ledger does not verify: %s", err.message);
+            violate(w, "the ledger does not verify", err.message);
     }
 }
 
@@ -728,7 +736,7 @@ void sim_run(uint64_t seed, const sim_options *options, sim_result *out)
     w->result = out;
     out->trace = 0xcbf29ce484222325u;
     sim_platform_init(&w->platform, seed);
-    w->wall_high_ms = w->platform.wall_ms;
+    w->wall_start_ms = w->wall_high_ms = w->platform.wall_ms;
     w->net = sim_random_make(seed, "net");
     w->model = sim_random_make(seed, "model");
     w->app = sim_random_make(seed, "app");
@@ -744,7 +752,7 @@ void sim_run(uint64_t seed, const sim_options *options, sim_result *out)
     o.on_consent = w->can_ask ? on_consent : NULL;
     o.on_consent_user = w;
     if (sluice_instance_open(&w->s, &o, &parts, &err) != SLUICE_OK) {
-        violate(w, "sim: open failed: %s", err.message);
+        violate(w, "sim: open failed", err.message);
     } else {
         w->platform.disk_fault_percent = seed % 5 == 0 ? 1 + (uint32_t)(seed / 5 % 20) : 0;
         plan_the_day(w);
