@@ -117,6 +117,10 @@ function(sluice_program name)
   add_executable(${target} ${arg_SOURCES})
   set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name})
   target_link_libraries(${target} PRIVATE ${arg_LINKS} sluice_flags)
+  if(NOT TARGET sluice_programs)
+    add_custom_target(sluice_programs) # all of them, without the tests
+  endif()
+  add_dependencies(sluice_programs ${target})
 endfunction()
 
 # ---- tests ----------------------------------------------------------------------------------------
@@ -166,8 +170,8 @@ function(sluice_fuzzer name)
   add_executable(${target} ${arg_SOURCES})
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${SLUICE_TEST_BIN}")
   target_link_libraries(${target} PRIVATE ${arg_LINKS} sluice_flags)
-  # the entry point has no header that would declare it
-  target_compile_options(${target} PRIVATE -Wno-missing-prototypes)
+  # the entry point has no header that would declare it; a source's own options come after the target's
+  set_source_files_properties(${arg_SOURCES} PROPERTIES COMPILE_OPTIONS -Wno-missing-prototypes)
   if(SLUICE_FUZZ)
     target_link_options(${target} PRIVATE -fsanitize=fuzzer)
     set(found "${PROJECT_BINARY_DIR}/corpus/${name}") # the first folder receives what the fuzzer finds

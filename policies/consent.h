@@ -28,6 +28,15 @@ void sluice_consent_get(sluice_consent_store *c, size_t i, sluice_consent *out);
 sluice_reason sluice_consent_covers(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, size_t endpoint,
                                     sluice_data_classes classes, int64_t now_ms, size_t *index);
 
+/* Raised by every withdrawal and refusal: who has looked at a consent before looks again when it has changed. */
+uint64_t sluice_consent_generation(const sluice_consent_store *c);
+
+/* Does consent `index`, which covered the classes when it was looked up (and may be spent since), still stand?  PERMITTED, REVOKED or REFUSED. */
+sluice_reason sluice_consent_stands(const sluice_consent_store *c, size_t index, sluice_data_classes classes);
+
+/* The wall clock, never behind what it or the ledger has shown before; < 0 where `now_ms` is.  Raises the mark. */
+int64_t sluice_consent_clock(sluice_consent_store *c, int64_t now_ms);
+
 /* A scope-once consent has been used by a grant: recorded before the grant is handed out. */
 sluice_status sluice_consent_spend(sluice_consent_store *c, size_t index, sluice_error *err);
 

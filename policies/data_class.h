@@ -12,6 +12,9 @@
  * Linear in text.len, allocates nothing. */
 sluice_data_classes sluice_data_class_find(sluice_span text);
 
+/* Does the text hold something that is a key of a provider by its form (sk-…, AIza…, AKIA…, a JSON Web Token)?  For files that must hold none. */
+bool sluice_data_class_has_key(sluice_span text);
+
 /* One class by its name ("email"); 0 when unknown. */
 sluice_data_classes sluice_data_class_parse(sluice_span name);
 

@@ -93,7 +93,7 @@ typedef struct sluice_policy {
 
 /* One finding of the reader or the linter. */
 typedef struct sluice_policy_finding {
-    const char *code;      /* "P001" …, stable, listed in docs/policy.md */
+    const char *code;      /* "P001" …, stable, listed in docs/policy.md; static */
     bool is_error;
     uint32_t line, column;
     char message[200];
@@ -110,6 +110,9 @@ typedef sluice_status (*sluice_policy_file_fn)(const char *name, sluice_buf *out
 sluice_status sluice_policy_parse(sluice_policy **out, sluice_span text, sluice_policy_file_fn read_file, void *read_user,
                                   sluice_policy_finding_fn on_finding, void *finding_user, const sluice_allocator *al, sluice_error *err);
 void sluice_policy_close(sluice_policy *policy); /* accepts NULL */
+
+/* The findings that depend on the time: parsing reads no clock.  Today P108, an expired policy. */
+void sluice_policy_lint_time(const sluice_policy *p, int64_t wall_ms, sluice_policy_finding_fn on_finding, void *user);
 
 int sluice_policy_find_endpoint(const sluice_policy *p, const char *id); /* index or -1 */
 int sluice_policy_find_purpose(const sluice_policy *p, const char *id);  /* index or -1; NULL id: 0 when there is one */

@@ -15,7 +15,7 @@ typedef struct sluice_provider_request {
     const sluice_provider_message *messages;
     size_t n_messages;
     uint32_t max_tokens;
-    float temperature;
+    float temperature;                      /* < 0 or not a number: not sent, for models that take no temperature */
     bool is_streamed;
     int64_t date_ms;                        /* for the inner Date header (replay protection); < 0: none */
 } sluice_provider_request;
@@ -27,6 +27,8 @@ typedef struct sluice_provider_event {
     uint32_t prompt_tokens, output_tokens;
     bool is_truncated;                      /* DONE with finish_reason length */
 } sluice_provider_event;
+/* TEXT as it comes, USAGE when the server says it, DONE exactly once, from reader_finish: text before it is provisional.  false stops: the call then
+ * returns SLUICE_ERR_CANCELLED.  Do not close the reader from inside. */
 typedef bool (*sluice_provider_fn)(const sluice_provider_event *event, void *user);
 
 typedef struct sluice_provider_reader sluice_provider_reader;
@@ -38,6 +40,7 @@ typedef struct sluice_provider {
     /* Inner status and headers decide the form (event stream, JSON, error body). */
     sluice_status (*reader_status)(sluice_provider_reader *r, int http_status, sluice_error *err);
     sluice_status (*reader_header)(sluice_provider_reader *r, sluice_span name, sluice_span value, sluice_error *err);
+    /* SLUICE_ERR_FORMAT, _LIMIT, _REMOTE (an error in the middle of a stream), _CANCELLED, _NO_MEMORY; a failure is final. */
     sluice_status (*reader_feed)(sluice_provider_reader *r, sluice_span body, sluice_error *err);
     /* The inner body has ended.  Without the dialect's end mark: SLUICE_ERR_TRUNCATED.  An error body: SLUICE_ERR_REMOTE with the server's type
      * (never its text) in the message. */

@@ -113,7 +113,9 @@ function(_sluice_apt out)
   # absolute paths throughout: apt reads a relative one against its own state directory
   get_filename_component(dir "${SLUICE_DEPS_CACHE}/apt" ABSOLUTE)
   file(MAKE_DIRECTORY "${dir}/lists/partial" "${dir}/archives/partial")
+  # a mirror that stands still is as good: an old index is signed all the same, and the pinned hash decides
   set(options
+    -o Acquire::Check-Valid-Until=false
     -o "Dir::Etc::sourcelist=${dir}/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
     -o "Dir::State::lists=${dir}/lists" -o "Dir::State::status=${dir}/status"
@@ -138,17 +140,19 @@ function(_sluice_apt out)
   if(EXISTS "${dir}/updated")
     file(READ "${dir}/updated" seen)
   endif()
-  if(NOT seen STREQUAL today OR NOT old STREQUAL sources)
+  get_property(tried GLOBAL PROPERTY SLUICE_APT_TRIED)
+  if(NOT tried AND (NOT seen STREQUAL today OR NOT old STREQUAL sources))
+    set_property(GLOBAL PROPERTY SLUICE_APT_TRIED ON)
     message(STATUS "  reading Debian's source index")
     file(WRITE "${dir}/sources.list" "${sources}")
     file(TOUCH "${dir}/status")
     execute_process(COMMAND "${SLUICE_APT_GET}" ${options} -q update RESULT_VARIABLE result
                     OUTPUT_FILE "${dir}/update.log" ERROR_FILE "${dir}/update.log")
-    if(NOT result EQUAL 0)
-      message(STATUS "  no source index (${dir}/update.log says why)")
-      return()
+    if(result EQUAL 0)
+      file(WRITE "${dir}/updated" "${today}")
+    else() # a suite that failed does not spoil the others
+      message(STATUS "  the source index is incomplete (${dir}/update.log says why)")
     endif()
-    file(WRITE "${dir}/updated" "${today}")
   endif()
   set(${out} "${options}" PARENT_SCOPE)
 endfunction()

@@ -23,16 +23,16 @@
 enum {
     BYTES_MAX_DEFAULT = 1 << 20,
     DEPTH_MAX_DEFAULT = 32,
-    DEPTH_MAX = 64,       /* what cJSON is built for; the scan recurses as deep */
-    BYTES_PER_NODE = 8,   /* a node takes twelve times that, so dense arrays are bounded by max_bytes / 8 values */
+    DEPTH_MAX = 64,     /* what cJSON is built for; the scan recurses as deep */
+    BYTES_PER_NODE = 8, /* a node takes eleven times that, so dense arrays are bounded by max_bytes / 8 values */
     NODES_MIN = 65536,
-    NUMBER_LEN_MAX = 63,  /* cJSON up to 1.7.18 reads no more of a number */
+    NUMBER_LEN_MAX = 63, /* cJSON up to 1.7.18 reads no more of a number */
     KEY_SHOWN_MAX = 64
 };
 
 struct sluice_json_doc {
     const sluice_allocator *al;
-    size_t bytes;       /* of the block that holds this, the nodes and the strings */
+    size_t bytes; /* of the block that holds this, the nodes and the strings */
     size_t n_nodes;
     sluice_json *nodes; /* in document order; the root is first */
     char *strings;
@@ -44,9 +44,9 @@ typedef struct scanner {
     size_t at;
     uint32_t depth_max;
     size_t n_nodes, n_nodes_max;
-    size_t string_bytes;   /* upper bound of the unescaped strings with their NULs */
-    size_t n_keys_max;     /* members of the largest object */
-    sluice_json *nodes;    /* NULL in the counting pass */
+    size_t string_bytes; /* upper bound of the unescaped strings with their NULs */
+    size_t n_keys_max;   /* members of the largest object */
+    sluice_json *nodes;  /* NULL in the counting pass */
     sluice_error *err;
 } scanner;
 
@@ -239,8 +239,7 @@ static sluice_status new_node(scanner *s, sluice_json **out)
 {
     *out = NULL;
     if (s->n_nodes == s->n_nodes_max)
-        return at_place(s->text, s->at, s->err,
-                        sluice_error_set(s->err, SLUICE_ERR_LIMIT, "json: more than %zu values", s->n_nodes_max));
+        return at_place(s->text, s->at, s->err, sluice_error_set(s->err, SLUICE_ERR_LIMIT, "json: more than %zu values", s->n_nodes_max));
     if (s->nodes != NULL)
         *out = &s->nodes[s->n_nodes];
     s->n_nodes++;
@@ -259,8 +258,7 @@ static sluice_status scan_container(scanner *s, uint32_t depth, sluice_json *par
     size_t n = 0;
 
     if (depth >= s->depth_max)
-        return at_place(s->text, start, s->err,
-                        sluice_error_set(s->err, SLUICE_ERR_LIMIT, "json: nested deeper than %u", (unsigned)s->depth_max));
+        return at_place(s->text, start, s->err, sluice_error_set(s->err, SLUICE_ERR_LIMIT, "json: nested deeper than %u", (unsigned)s->depth_max));
     s->at++;
     skip_space(s);
     while (peek(s) != close) {
@@ -325,11 +323,26 @@ static sluice_status scan_value(scanner *s, uint32_t depth, size_t key_offset, s
     c = peek(s);
     switch (c) {
     case -1: return bad(s, start, "a value is missing at the end");
-    case '{': kind = SLUICE_JSON_OBJECT; st = scan_container(s, depth, node); break;
-    case '[': kind = SLUICE_JSON_ARRAY; st = scan_container(s, depth, node); break;
-    case '"': kind = SLUICE_JSON_STRING; st = scan_string(s); break;
-    case 't': kind = SLUICE_JSON_BOOL; st = scan_word(s, "true"); break;
-    case 'f': kind = SLUICE_JSON_BOOL; st = scan_word(s, "false"); break;
+    case '{':
+        kind = SLUICE_JSON_OBJECT;
+        st = scan_container(s, depth, node);
+        break;
+    case '[':
+        kind = SLUICE_JSON_ARRAY;
+        st = scan_container(s, depth, node);
+        break;
+    case '"':
+        kind = SLUICE_JSON_STRING;
+        st = scan_string(s);
+        break;
+    case 't':
+        kind = SLUICE_JSON_BOOL;
+        st = scan_word(s, "true");
+        break;
+    case 'f':
+        kind = SLUICE_JSON_BOOL;
+        st = scan_word(s, "false");
+        break;
     case 'n': st = scan_word(s, "null"); break;
     default:
         if (c != '-' && (c < '0' || c > '9'))
@@ -533,8 +546,8 @@ static sluice_json_doc *doc_open(const scanner *s, const sluice_allocator *al)
     size_t nodes_bytes, bytes;
     sluice_json_doc *doc;
 
-    if (!sluice_mul_size(s->n_nodes, sizeof(sluice_json), &nodes_bytes) ||
-        !sluice_add_size(nodes_bytes, sizeof *doc, &bytes) || !sluice_add_size(bytes, s->string_bytes, &bytes))
+    if (!sluice_mul_size(s->n_nodes, sizeof(sluice_json), &nodes_bytes) || !sluice_add_size(nodes_bytes, sizeof *doc, &bytes) ||
+        !sluice_add_size(bytes, s->string_bytes, &bytes))
         return NULL;
     doc = sluice_alloc_zeroed(al, bytes);
     if (doc == NULL)
@@ -549,8 +562,8 @@ static sluice_json_doc *doc_open(const scanner *s, const sluice_allocator *al)
 
 _Static_assert(sizeof(sluice_json_doc) % _Alignof(sluice_json) == 0, "nodes follow the doc");
 
-sluice_status sluice_json_parse(sluice_json_doc **out, sluice_span text, const sluice_json_limits *limits,
-                                const sluice_allocator *al, sluice_error *err)
+sluice_status sluice_json_parse(sluice_json_doc **out, sluice_span text, const sluice_json_limits *limits, const sluice_allocator *al,
+                                sluice_error *err)
 {
     size_t bytes_max = limits != NULL && limits->max_bytes > 0 ? limits->max_bytes : BYTES_MAX_DEFAULT;
     uint32_t depth_max = limits != NULL && limits->max_depth > 0 ? limits->max_depth : DEPTH_MAX_DEFAULT;

@@ -7,7 +7,7 @@
 #include "sluice/base.h"
 
 #define STRINGIFY_(x) #x
-#define STRINGIFY(x) STRINGIFY_(x)
+#define STRINGIFY(x)  STRINGIFY_(x)
 
 const char *sluice_status_name(sluice_status status)
 {

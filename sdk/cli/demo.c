@@ -249,9 +249,11 @@ static sluice_status grant(session *ses, char *id, sluice_error *err)
     return sluice_consent_grant(session_instance(ses), &consent, id, err);
 }
 
+/* Also what a rule forbids: consent does not change that, and round two shows it. */
 static bool is_held_back(const answer *a)
 {
-    return a->done.outcome != SLUICE_OUTCOME_ANSWERED && a->done.status == SLUICE_OK;
+    return a->done.outcome == SLUICE_OUTCOME_NEEDS_CONSENT || a->done.outcome == SLUICE_OUTCOME_LOW_CONFIDENCE ||
+           a->done.outcome == SLUICE_OUTCOME_REFUSED;
 }
 
 /* ---- proof --------------------------------------------------------------------------------------------- */

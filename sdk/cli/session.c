@@ -327,8 +327,8 @@ void answer_print_line(const cli *c, const answer *a, FILE *out, bool color)
     const char *paint = e->outcome == SLUICE_OUTCOME_ANSWERED ? CLI_GREEN : CLI_YELLOW;
 
     fprintf(out, "%s%s%s", cli_paint(color, paint), sluice_outcome_name(e->outcome), cli_paint(color, CLI_OFF));
-    if (e->route != SLUICE_ROUTE_NONE)
-        fprintf(out, " by %s", sluice_route_name(e->route));
+    if (e->route == SLUICE_ROUTE_LOCAL || e->route == SLUICE_ROUTE_CLOUD)
+        fprintf(out, "%s %s", e->outcome == SLUICE_OUTCOME_ANSWERED ? " by" : ", a guess by", sluice_route_name(e->route));
     if (e->confidence >= 0.0f)
         fprintf(out, ", %.0f %% sure", (double)e->confidence * 100.0);
     fprintf(out, ", %.1f ms", (double)e->timings.total_us / 1000.0);

@@ -135,7 +135,7 @@ static const char *print_string(FILE *out, const char *p)
     return *p == '"' ? p + 1 : p;
 }
 
-static const char *print_value(FILE *out, const char *p, int depth);
+static const char *print_value(FILE *out, const char *p, int depth, bool after_dash);
 
 static const char *skip_space(const char *p)
 {
@@ -144,10 +144,16 @@ static const char *skip_space(const char *p)
     return p;
 }
 
-static const char *print_members(FILE *out, const char *p, int depth, char end)
+static const char *print_members(FILE *out, const char *p, int depth, char end, bool after_dash)
 {
-    for (p = skip_space(p + 1); *p != '\0' && *p != end; p = skip_space(p)) {
-        fprintf(out, "\n%*s", depth * 2, "");
+    bool is_first = true;
+    p = skip_space(p + 1);
+    if (*p == end)
+        fputs("none", out);
+    for (; *p != '\0' && *p != end; p = skip_space(p)) {
+        if (!(is_first && after_dash)) /* an object in a list begins on the line of its dash */
+            fprintf(out, "\n%*s", depth * 2, "");
+        is_first = false;
         if (end == ']') {
             fputs("- ", out);
         } else {
@@ -157,19 +163,19 @@ static const char *print_members(FILE *out, const char *p, int depth, char end)
             if (*p == ':')
                 p = skip_space(p + 1);
         }
-        p = print_value(out, p, depth + 1);
+        p = print_value(out, p, depth + 1, end == ']');
     }
     return *p == end ? p + 1 : p;
 }
 
-static const char *print_value(FILE *out, const char *p, int depth)
+static const char *print_value(FILE *out, const char *p, int depth, bool after_dash)
 {
     if (depth > 40)
         return p + strlen(p);
     if (*p == '{')
-        return print_members(out, p, depth, '}');
+        return print_members(out, p, depth, '}', after_dash);
     if (*p == '[')
-        return print_members(out, p, depth, ']');
+        return print_members(out, p, depth, ']', false);
     if (*p == '"')
         return print_string(out, p);
     while (*p != '\0' && *p != ',' && *p != '}' && *p != ']')
@@ -196,10 +202,10 @@ void cli_print_json_plain(FILE *out, const char *json)
             } else {
                 fputs("- ", out);
             }
-            p = print_value(out, p, 1);
+            p = print_value(out, p, 1, end == ']');
         }
     } else {
-        print_value(out, p, 0);
+        print_value(out, p, 0, false);
     }
     fputc('\n', out);
 }

@@ -10,8 +10,8 @@
 #include "sdk/platform/platform.h"
 
 enum {
-    XCR0_AVX = 0x6,     /* SSE and AVX state */
-    XCR0_AVX512 = 0xe6  /* and the opmask and both halves of the upper ZMM state */
+    XCR0_AVX = 0x6,    /* SSE and AVX state */
+    XCR0_AVX512 = 0xe6 /* and the opmask and both halves of the upper ZMM state */
 };
 
 static uint32_t xcr0(void)

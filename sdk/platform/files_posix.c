@@ -180,19 +180,13 @@ sluice_status sluice_default_file_open(void *user, sluice_file **out, const char
     if (path == NULL || path[0] == '\0' || action == NULL)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, action == NULL ? "files: no such mode" : "files: empty path");
     switch (mode) {
-    case SLUICE_FILE_READ:
-        fd = open_retrying(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
-        break;
-    case SLUICE_FILE_APPEND:
-        fd = open_or_create(path, ours, &created);
-        break;
+    case SLUICE_FILE_READ: fd = open_retrying(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0); break;
+    case SLUICE_FILE_APPEND: fd = open_or_create(path, ours, &created); break;
     case SLUICE_FILE_CREATE_NEW:
         fd = open_retrying(path, ours | O_CREAT | O_EXCL, 0600);
         created = fd >= 0;
         break;
-    case SLUICE_FILE_TRUNCATE:
-        fd = open_or_create(path, ours | O_TRUNC, &created);
-        break;
+    case SLUICE_FILE_TRUNCATE: fd = open_or_create(path, ours | O_TRUNC, &created); break;
     }
     if (fd < 0)
         return sluice_errno_set(err, errno, action, path);

@@ -16,10 +16,10 @@ sluice_status sluice_platform_check(const sluice_platform *p, sluice_error *err)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "platform: NULL");
     if (p->size < sizeof *p)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "platform: size is %zu, this build needs %zu", p->size, sizeof *p);
-#define REQUIRE(member)                                                                                                                  \
-    do                                                                                                                                   \
-        if (missing == NULL && p->member == NULL)                                                                                        \
-            missing = #member;                                                                                                           \
+#define REQUIRE(member)                                                                                                                              \
+    do                                                                                                                                               \
+        if (missing == NULL && p->member == NULL)                                                                                                    \
+            missing = #member;                                                                                                                       \
     while (0)
     REQUIRE(now_us);
     REQUIRE(wall_ms);
@@ -61,7 +61,8 @@ sluice_status sluice_platform_check(const sluice_platform *p, sluice_error *err)
 
 static sluice_status too_large(const char *path, uint64_t bytes, size_t max_bytes, sluice_error *err)
 {
-    sluice_status st = sluice_error_set(err, SLUICE_ERR_LIMIT, "files: %llu bytes or more, at most %zu are read", (unsigned long long)bytes, max_bytes);
+    sluice_status st =
+        sluice_error_set(err, SLUICE_ERR_LIMIT, "files: %llu bytes or more, at most %zu are read", (unsigned long long)bytes, max_bytes);
 
     sluice_error_where(err, path);
     return st;
@@ -218,7 +219,8 @@ static sluice_status store_key(const sluice_platform *p, const char *state_dir, 
 /* Two instances that make the same key at the same time would each keep their own: whoever calls holds the lock of the state folder.
  * Only a key that is missing is made.  One that cannot be read is an error, or a passing fault would
  * replace the key that everything was signed with. */
-sluice_status sluice_platform_key(const sluice_platform *p, const char *state_dir, const char *name, uint8_t out[32], bool *created, sluice_error *err)
+sluice_status sluice_platform_key(const sluice_platform *p, const char *state_dir, const char *name, uint8_t out[32], bool *created,
+                                  sluice_error *err)
 {
     uint8_t key[KEY_BYTES] = { 0 };
     sluice_status st;

@@ -24,8 +24,8 @@
 enum { NAME_CAP = 16, STACK_BYTES_MIN = 1 << 20 /* some systems give 128 KiB, too little for TLS and the JSON scan */ };
 
 struct sluice_thread {
-    pthread_t handle;  /* written by pthread_create, read by the owner only */
-    pthread_t self;    /* written by the thread before `is_running` */
+    pthread_t handle; /* written by pthread_create, read by the owner only */
+    pthread_t self;   /* written by the thread before `is_running` */
     atomic_bool is_running;
     atomic_int n_holders;
     void (*run)(void *arg);

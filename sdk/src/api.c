@@ -83,10 +83,13 @@ sluice_status sluice_consent_grant(sluice *s, const sluice_consent *consent, cha
     sluice_error_clear(err);
     if (s == NULL || consent == NULL || consent->size < sizeof *consent)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "consent: size is not set: call sluice_consent_init() first");
+    sluice_consent c = *consent;
+    if (c.purpose[0] == '\0' && s->policy->n_purposes > 0)
+        (void)sluice_copy_str(c.purpose, sizeof c.purpose, s->policy->purposes[0].id);
     sluice_lock(s, s->state_lock);
     sluice_status st = need_ledger(s, err);
     if (st == SLUICE_OK)
-        st = sluice_consent_add(s->consents, s->policy, consent, id_out, err);
+        st = sluice_consent_add(s->consents, s->policy, &c, id_out, err);
     sluice_unlock(s, s->state_lock);
     return st;
 }

@@ -76,6 +76,44 @@ static sluice_status load_policy(sluice *s, const sluice_options *o, sluice_erro
 
 /* ---- state: whatever is wrong here closes the way out, never the instance ------------------------------- */
 
+typedef struct last_policy {
+    const char *hash;
+    bool is_ours;
+} last_policy;
+
+static bool contains(sluice_span text, sluice_span part)
+{
+    for (size_t i = 0; i + part.len <= text.len; i++)
+        if (memcmp(text.ptr + i, part.ptr, part.len) == 0)
+            return true;
+    return false;
+}
+
+static bool on_ledger_line(const char *json, size_t len, void *user)
+{
+    last_policy *last = user;
+    const sluice_span line = sluice_span_of(json, len);
+    if (contains(line, SLUICE_SPAN_LIT("\"type\":\"policy\"")))
+        last->is_ours = contains(line, sluice_span_str(last->hash));
+    return true;
+}
+
+/* The ledger says under which policy its entries were made; said again only when that has changed. */
+static void record_policy(sluice *s)
+{
+    char hash[65];
+    last_policy last = { hash, false };
+
+    sluice_hex(hash, s->policy->hash, sizeof s->policy->hash);
+    if (sluice_ledger_walk(s->ledger, on_ledger_line, &last, NULL) == SLUICE_OK && last.is_ours)
+        return;
+    const sluice_ledger_field fields[] = {
+        { "policy", s->policy->id, 0 }, { "version", NULL, s->policy->version }, { "hash", hash, 0 }
+    };
+    /* A ledger that cannot be written refuses from here on, and with it the gate. */
+    (void)sluice_ledger_append(s->ledger, "policy", fields, 3, NULL, &s->ledger_error);
+}
+
 static sluice_status open_state(sluice *s, sluice_error *err)
 {
     sluice_error *why = &s->ledger_error;
@@ -97,16 +135,9 @@ static sluice_status open_state(sluice *s, sluice_error *err)
     }
     if (st == SLUICE_OK)
         st = sluice_egress_open(&s->gate, s->policy, s->consents, s->ledger, s->platform, s->al, err);
-    if (st != SLUICE_OK || s->ledger == NULL)
-        return st;
-
-    char hash[65];
-    sluice_hex(hash, s->policy->hash, sizeof s->policy->hash);
-    const sluice_ledger_field fields[] = {
-        { "policy", s->policy->id, 0 }, { "version", NULL, s->policy->version }, { "hash", hash, 0 }
-    };
-    (void)sluice_ledger_append(s->ledger, "policy", fields, 3, NULL, why); /* a ledger that cannot be written refuses from here on */
-    return SLUICE_OK;
+    if (st == SLUICE_OK && s->ledger != NULL)
+        record_policy(s);
+    return st;
 }
 
 static sluice_status open_engine(sluice *s, const sluice_options *o, sluice_error *err)

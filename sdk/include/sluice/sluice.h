@@ -296,7 +296,7 @@ typedef enum sluice_consent_state {
 typedef struct sluice_consent {
     size_t size;
     char id[SLUICE_ID_MAX];          /* out */
-    char purpose[SLUICE_ID_MAX];
+    char purpose[SLUICE_ID_MAX];     /* empty: the policy's first */
     char endpoint[SLUICE_ID_MAX];
     sluice_data_classes classes;     /* what may be sent */
     sluice_consent_scope scope;

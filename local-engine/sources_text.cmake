@@ -1,0 +1,12 @@
+# sources_text.cmake - the file and text half of the engine: GGUF, tokenizers, prompts, inspection
+#
+# SPDX-License-Identifier: Apache-2.0
+set(SLUICE_ENGINE_TEXT_SOURCES
+  gguf.c
+  inspect.c
+  prompt.c
+  text_index.c
+  tokenizer.c
+  tokenizer_bpe.c
+  tokenizer_spm.c
+  unicode.c)
