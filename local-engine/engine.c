@@ -139,6 +139,28 @@ static sluice_status check_fits(const sluice_engine_estimate *need, const sluice
 
 /* ---- open and close */
 
+/* The weights must not be negative: more probable tokens never mean less confidence. */
+static sluice_status read_calibration(sluice_engine *e, sluice_error *err)
+{
+    sluice_engine_info *info = &e->info;
+    const struct { const char *key; float *out; } keys[] = {
+        { "sluice.confidence.bias", &info->confidence_bias },
+        { "sluice.confidence.weight_min", &info->confidence_weight_min },
+        { "sluice.confidence.weight_mean", &info->confidence_weight_mean },
+    };
+    if (sluice_gguf_find(e->gguf, keys[0].key) == NULL)
+        return SLUICE_OK;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const sluice_status st = sluice_gguf_get_f32(e->gguf, keys[i].key, keys[i].out, err);
+        if (st != SLUICE_OK)
+            return st;
+        if (i > 0 && *keys[i].out < 0.0f)
+            return sluice_error_set(err, SLUICE_ERR_FORMAT, "model: %s is negative", keys[i].key);
+    }
+    info->has_calibration = true;
+    return SLUICE_OK;
+}
+
 static sluice_status read_info(sluice_engine *e, uint32_t context, sluice_error *err)
 {
     sluice_engine_info *info = &e->info;
@@ -177,7 +199,7 @@ static sluice_status read_info(sluice_engine *e, uint32_t context, sluice_error 
     info->n_params = m->n_params;
     info->model_bytes = sluice_gguf_bytes(e->gguf).len;
     sluice_model_hash(e->gguf, info->model_hash);
-    return SLUICE_OK;
+    return read_calibration(e, err);
 }
 
 static sluice_status open_tokenizer(sluice_engine *e, sluice_error *err)
@@ -357,6 +379,7 @@ static bool take_token(generation *g, const float *logits, int32_t *next)
     if (!token.is_end)
         token.text = sluice_tokenizer_bytes(g->e->tokenizer, sample.id);
     token.logprob = sample.logprob;
+    token.is_declined = sample.id == g->e->prompt.declines && sample.id != SLUICE_TOKEN_NONE;
     token.margin = sample.margin;
     token.entropy = sample.entropy;
     token.index = result->output_tokens;

@@ -35,6 +35,10 @@ typedef struct sluice_engine_info {
     const char *kernels;      /* "avx2", "neon-dotprod", "scalar" … */
     uint32_t n_vocab, n_layer, n_embd, n_head, n_head_kv, n_ff, context_tokens, n_threads;
     uint64_t n_params, model_bytes;
+    /* Logistic calibration of its answers' token log-probabilities, from the file (sluice.confidence.bias, .weight_min, .weight_mean): 
+     * P(right) = 1 / (1 + exp(-(bias + weight_min * min + weight_mean * mean))).  Weights are >= 0. */
+    bool has_calibration;
+    float confidence_bias, confidence_weight_min, confidence_weight_mean;
     uint8_t model_hash[32];   /* identifies the file to calibrations: of metadata, tensor table and a sample of the data, not of every byte */
 } sluice_engine_info;
 
@@ -82,6 +86,7 @@ typedef struct sluice_engine_token {
     float margin;          /* probability of the best minus that of the second best, in [0, 1] */
     float entropy;         /* nats */
     uint32_t index;        /* 0, 1, … in the output */
+    bool is_declined;      /* with this token the model says that the request is none that it can answer (prompt format) */
     bool is_end;           /* the model's end token: text is empty, it is reported once, last */
 } sluice_engine_token;
 

@@ -127,7 +127,7 @@ static void write_tokenizer(sluice_json_writer *w, const sluice_gguf *g, const s
 /* The tokenizer and the prompt format, or why not. */
 static sluice_status write_text_half(sluice_json_writer *w, const sluice_gguf *g, const sluice_allocator *al, sluice_error *problem)
 {
-    sluice_prompt prompt = { SLUICE_PROMPT_UNKNOWN, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE };
+    sluice_prompt prompt = { SLUICE_PROMPT_UNKNOWN, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE };
     sluice_tokenizer *t = NULL;
     sluice_status st = sluice_tokenizer_open(&t, g, al, problem);
 

@@ -36,12 +36,21 @@ static sluice_status find_control(const sluice_tokenizer *t, const char *text, c
     return SLUICE_OK;
 }
 
+/* The ordinary token with exactly this text, as the model's answers use it; SLUICE_TOKEN_NONE when there is none. */
+static int32_t find_text(const sluice_tokenizer *t, const char *text)
+{
+    for (uint32_t i = 0; i < sluice_tokenizer_n_vocab(t); i++)
+        if (sluice_span_eq_str(sluice_tokenizer_bytes(t, (int32_t)i), text))
+            return (int32_t)i;
+    return SLUICE_TOKEN_NONE;
+}
+
 sluice_status sluice_prompt_init(sluice_prompt *out, const sluice_gguf *g, const sluice_tokenizer *t, sluice_error *err)
 {
     sluice_span name = SLUICE_SPAN_EMPTY;
     sluice_status st;
 
-    *out = (sluice_prompt){ SLUICE_PROMPT_UNKNOWN, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE };
+    *out = (sluice_prompt){ SLUICE_PROMPT_UNKNOWN, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE };
     st = sluice_gguf_opt_string(g, format_key, &name, err);
     if (st != SLUICE_OK)
         return st;
@@ -55,6 +64,8 @@ sluice_status sluice_prompt_init(sluice_prompt *out, const sluice_gguf *g, const
             st = find_control(t, formats[i].end, formats[i].name, &out->end, err);
         if (st == SLUICE_OK)
             out->format = formats[i].format;
+        if (st == SLUICE_OK && out->format == SLUICE_PROMPT_INTENT_ACTION_1)
+            out->declines = find_text(t, "{\"intent\":\"oos");
         return st;
     }
     return SLUICE_OK;

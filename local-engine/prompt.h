@@ -3,7 +3,8 @@
  * GGUF files carry a Jinja template; running a stranger's program on a stranger's text is a risk that a phone need not take, so this
  * build knows formats by name instead.  The metadata key "sluice.prompt_format" chooses:
  *
- *   intent-action/1   <|bos|> text <|action|>     one user message, trimmed of white space; the model answers with one JSON action
+ *   intent-action/1   <|bos|> text <|action|>     one user message, trimmed of white space; the model answers with one JSON action,
+ *                                                 and {"intent":"oos"} says that the request is none that it knows
  *   completion        [bos] text                  one user message, continued as it is
  *
  * A file without the key and without a chat template is a completion model.  A chat template without the key, or a value not in the
@@ -26,6 +27,7 @@ typedef enum sluice_prompt_format {
 typedef struct sluice_prompt {
     sluice_prompt_format format;
     int32_t begin, end;         /* control tokens around the text; SLUICE_TOKEN_NONE where the format has none */
+    int32_t declines;           /* the token with which the model says that a request is out of its scope; SLUICE_TOKEN_NONE: none */
 } sluice_prompt;
 
 /* Which format, and its tokens.  SLUICE_ERR_FORMAT when the key is not a string or the vocabulary lacks a control token of the format. */

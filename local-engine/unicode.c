@@ -4,11 +4,9 @@
  */
 #include "local-engine/unicode.h"
 
-#include "local-engine/unicode_table.h"
-
 sluice_unicode_class sluice_unicode_class_of(uint32_t code_point)
 {
-    size_t lo = 0, hi = sizeof class_starts / sizeof class_starts[0]; /* the class is that of the last start <= code_point */
+    size_t lo = 0, hi = sluice_unicode_n_class_starts; /* the class is that of the last start <= code_point */
 
     if (code_point - 'a' < 26 || code_point - 'A' < 26)
         return SLUICE_UNICODE_LETTER;
@@ -17,12 +15,12 @@ sluice_unicode_class sluice_unicode_class_of(uint32_t code_point)
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
 
-        if (class_starts[mid] >> 3 <= code_point)
+        if (sluice_unicode_class_starts[mid] >> 3 <= code_point)
             lo = mid;
         else
             hi = mid;
     }
-    return (sluice_unicode_class)(class_starts[lo] & 7u);
+    return (sluice_unicode_class)(sluice_unicode_class_starts[lo] & 7u);
 }
 
 uint32_t sluice_unicode_decode(sluice_span s, size_t at, uint32_t *n_bytes)

@@ -21,6 +21,10 @@ sluice_unicode_class sluice_unicode_class_of(uint32_t code_point);
  * its class is other, and the bytes themselves are what is tokenized. */
 uint32_t sluice_unicode_decode(sluice_span s, size_t at, uint32_t *n_bytes);
 
+/* The table behind it (unicode_table.c): code point << 3 | class, where the class changes. */
+extern const uint32_t sluice_unicode_class_starts[];
+extern const size_t sluice_unicode_n_class_starts;
+
 /* Without white space (as above) at both ends. */
 sluice_span sluice_unicode_trim(sluice_span s);
 

@@ -31,6 +31,11 @@ bool sluice_reason_is_askable(sluice_reason r)
     return r == SLUICE_REASON_CONSENT_MISSING || r == SLUICE_REASON_CONSENT_EXPIRED;
 }
 
+bool sluice_reason_is_consent(sluice_reason r)
+{
+    return sluice_reason_is_askable(r) || r == SLUICE_REASON_CONSENT_REVOKED;
+}
+
 static sluice_reason local_eligible(const sluice_decision_input *in)
 {
     const sluice_local_facts *l = &in->local;
@@ -98,7 +103,7 @@ static void judge_cloud(const sluice_decision_input *in, size_t i, sluice_backen
     v->is_permitted = v->permitted_reason == SLUICE_REASON_PERMITTED;
 }
 
-/* The first endpoint, in policy order, that could be used: permitted ones before those that need a question. */
+/* The first endpoint, in policy order, that could be used: permitted ones before those that need a consent. */
 static int best_cloud(const sluice_decision *d)
 {
     for (size_t i = 0; i < d->n_clouds; i++)
@@ -106,7 +111,7 @@ static int best_cloud(const sluice_decision *d)
             return (int)i;
     for (size_t i = 0; i < d->n_clouds; i++)
         if (d->clouds[i].is_eligible && d->clouds[i].is_worthwhile &&
-            sluice_reason_is_askable(d->clouds[i].permitted_reason))
+            sluice_reason_is_consent(d->clouds[i].permitted_reason))
             return (int)i;
     return -1;
 }
@@ -148,18 +153,19 @@ void sluice_decide(const sluice_decision_input *in, sluice_decision *out)
     const bool local = out->local.is_eligible && out->local.is_permitted &&
                        out->local.worthwhile_reason != SLUICE_REASON_LOCAL_TOO_SLOW;
     const bool cloud = out->cloud >= 0 && out->clouds[out->cloud].is_permitted;
-    const bool ask = out->cloud >= 0 && !cloud;
+    const bool needs_consent = out->cloud >= 0 && !cloud;
+    const bool ask = needs_consent && in->can_ask && sluice_reason_is_askable(out->clouds[out->cloud].permitted_reason);
     const bool prefers_cloud = mode == SLUICE_MODE_PREFER_CLOUD || mode == SLUICE_MODE_CLOUD_ONLY;
     /* A text that is nothing like what the local model does goes straight to a permitted cloud. */
     const bool hopeless = out->local.worthwhile_reason == SLUICE_REASON_OUT_OF_DOMAIN;
 
     if (cloud && (prefers_cloud || !local || hopeless))
         out->route = SLUICE_ROUTE_CLOUD;
-    else if (local && (cloud || (ask && in->can_ask)))
+    else if (local && (cloud || ask))
         out->route = prefers_cloud ? SLUICE_ROUTE_ASK : SLUICE_ROUTE_CASCADE;
     else if (local)
         out->route = SLUICE_ROUTE_LOCAL;
-    else if (ask)
+    else if (needs_consent)
         out->route = SLUICE_ROUTE_ASK;
     else
         out->route = SLUICE_ROUTE_ABSTAIN;

@@ -62,6 +62,9 @@ typedef struct sluice_decision {
 /* May the user still be asked when permission fails for this reason?  A refusal or a withdrawal is not asked again. */
 bool sluice_reason_is_askable(sluice_reason r);
 
+/* Would a consent of the user open the way? */
+bool sluice_reason_is_consent(sluice_reason r);
+
 void sluice_decide(const sluice_decision_input *in, sluice_decision *out); /* this line decides a route: follow it from here */
 
 /* Append a reason unless it is there; silently full at SLUICE_REASONS_MAX. */

@@ -77,10 +77,10 @@ static void finish(sluice_machine *m, sluice_outcome outcome, sluice_route route
 
 static bool consent_is_missing(const sluice_machine *m)
 {
-    if (sluice_reason_is_askable(m->gate_reason))
+    if (sluice_reason_is_consent(m->gate_reason))
         return true;
     for (size_t i = 0; i < m->decision.n_clouds; i++)
-        if (m->decision.clouds[i].is_eligible && sluice_reason_is_askable(m->decision.clouds[i].permitted_reason))
+        if (m->decision.clouds[i].is_eligible && sluice_reason_is_consent(m->decision.clouds[i].permitted_reason))
             return m->gate_reason == SLUICE_REASON_NONE;
     return false;
 }
@@ -214,11 +214,13 @@ static void on_start(sluice_machine *m, const sluice_decision *d, uint64_t now_u
         ask_gate(m);
         return;
     case SLUICE_ROUTE_ASK:
-        if (d->can_ask && m->cloud >= 0) {
+        if (m->cloud < 0)
+            break;
+        m->gate_reason = d->clouds[m->cloud].permitted_reason;
+        if (d->can_ask && sluice_reason_is_askable(m->gate_reason))
             ask_consent(m);
-            return;
-        }
-        without_cloud(m, now_us);
+        else
+            without_cloud(m, now_us);
         return;
     case SLUICE_ROUTE_ABSTAIN:
     case SLUICE_ROUTE_NONE:

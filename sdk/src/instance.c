@@ -150,10 +150,14 @@ static sluice_status open_engine(sluice *s, const sluice_options *o, sluice_erro
     const sluice_status st = sluice_engine_open(&s->engine, s->model_path, &eo, s->platform, s->al, err);
     if (st != SLUICE_OK && err != NULL && err->where[0] == '\0')
         sluice_error_where(err, s->model_path);
-    if (st == SLUICE_OK)
-        sluice_worker_backend(s, &s->backend);
-    s->has_backend = st == SLUICE_OK;
-    return st;
+    if (st != SLUICE_OK)
+        return st;
+    const sluice_engine_info *info = sluice_engine_get_info(s->engine);
+    s->calibration = (sluice_calibration){ info->confidence_bias, info->confidence_weight_min, info->confidence_weight_mean,
+                                           info->has_calibration };
+    sluice_worker_backend(s, &s->backend);
+    s->has_backend = true;
+    return SLUICE_OK;
 }
 
 static sluice_status start_threads(sluice *s, sluice_error *err)

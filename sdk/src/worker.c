@@ -23,6 +23,7 @@ static bool on_token(const sluice_engine_token *token, void *user)
     note->logprob = token->logprob;
     note->margin = token->margin;
     note->entropy = token->entropy;
+    note->is_declined = token->is_declined;
     sluice_post(r->s, note);
     return true;
 }

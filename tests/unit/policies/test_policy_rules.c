@@ -222,18 +222,18 @@ static void random_policy(sluice_policy *p)
 {
     memset(p, 0, sizeof *p);
     p->mode = (sluice_policy_mode)(below(20) == 0 ? SLUICE_MODE_LOCAL_ONLY : SLUICE_MODE_PREFER_LOCAL);
-    p->n_purposes = 1 + below(4);
-    p->n_endpoints = 1 + below(3);
-    p->n_rules = below(7);
+    p->n_purposes = 2 + below(3);
+    p->n_endpoints = 2 + below(3);
+    p->n_rules = 1 + below(8);
     p->expires_ms = below(4) == 0 ? 1 + below(100) : 0;
     for (size_t i = 0; i < p->n_rules; i++) {
         sluice_policy_rule *r = &p->rules[i];
 
         r->id = "r";
-        r->effect = below(3) == 0 ? SLUICE_RULE_FORBID : SLUICE_RULE_PERMIT;
+        r->effect = below(4) == 0 ? SLUICE_RULE_FORBID : SLUICE_RULE_PERMIT;
         r->purposes = below(3) == 0 ? UINT32_MAX : 1 + below(15);
         r->endpoints = below(3) == 0 ? UINT32_MAX : 1 + below(7);
-        r->classes = r->effect == SLUICE_RULE_PERMIT ? (1 + below(31)) | (below(2) ? P : 0) : below(3) == 0 ? UINT32_MAX : 1 + below(31);
+        r->classes = r->effect == SLUICE_RULE_PERMIT ? (1 + below(31)) | (below(6) ? P : 0) : below(3) == 0 ? UINT32_MAX : 1 + below(31);
         r->requires_consent = r->effect == SLUICE_RULE_PERMIT && below(2);
         r->forbids_metered = r->effect == SLUICE_RULE_FORBID && below(2);
     }
@@ -242,7 +242,7 @@ static void random_policy(sluice_policy *p)
 static sluice_policy_query random_query(void)
 {
     return (sluice_policy_query){
-        .purpose = below(5), .endpoint = below(4), .classes = (below(12) == 0 ? 0 : P) | (below(3) ? 0 : below(32)) | (below(30) == 0 ? 1u << (10 + below(22)) : 0),
+        .purpose = below(3), .endpoint = below(3), .classes = (below(12) == 0 ? 0 : P) | (below(3) ? 0 : below(32)) | (below(30) == 0 ? 1u << (10 + below(22)) : 0),
         .is_local_only = below(30) == 0, .network = (sluice_network)below(5), .wall_ms = (int64_t)below(100) - (below(20) == 0 ? 200 : 0)
     };
 }

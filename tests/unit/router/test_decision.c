@@ -66,6 +66,8 @@ static void the_route_follows_from_the_three_questions(void **state)
         { "sure of local, cloud permitted: local first", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_PERMITTED, false, "set a timer", SLUICE_ROUTE_CASCADE },
         { "consent missing, nobody to ask: local alone", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_CONSENT_MISSING, false, "set a timer", SLUICE_ROUTE_LOCAL },
         { "consent missing, somebody to ask: local first", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_CONSENT_MISSING, true, "set a timer", SLUICE_ROUTE_CASCADE },
+        { "consent withdrawn: not asked again", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_CONSENT_REVOKED, true, "set a timer", SLUICE_ROUTE_LOCAL },
+        { "consent withdrawn, no model: consent is still what is missing", SLUICE_MODE_PREFER_LOCAL, false, SLUICE_REASON_CONSENT_REVOKED, true, "set a timer", SLUICE_ROUTE_ASK },
         { "consent refused: not asked again", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_CONSENT_REFUSED, true, "set a timer", SLUICE_ROUTE_LOCAL },
         { "code goes straight to a permitted cloud", SLUICE_MODE_PREFER_LOCAL, true, SLUICE_REASON_PERMITTED, false, "fix ```int main();``` please", SLUICE_ROUTE_CLOUD },
         { "no model, cloud permitted", SLUICE_MODE_PREFER_LOCAL, false, SLUICE_REASON_PERMITTED, false, "set a timer", SLUICE_ROUTE_CLOUD },

@@ -108,6 +108,15 @@ static void without_consent_and_nobody_to_ask_the_weak_answer_says_so(void **sta
     assert_true(test_has_reason(r.m.reasons, r.m.n_reasons, SLUICE_REASON_CONSENT_MISSING));
 }
 
+static void a_withdrawn_consent_is_not_asked_for_again_but_is_named(void **state)
+{
+    rig r;
+    (void)state;
+    start(&r, SLUICE_MODE_CLOUD_ONLY, SLUICE_REASON_CONSENT_REVOKED, true);
+    assert_null(find(&r, SLUICE_MA_ASK_CONSENT));
+    assert_int_equal(find(&r, SLUICE_MA_FINISH)->outcome, SLUICE_OUTCOME_NEEDS_CONSENT);
+}
+
 static void consent_is_asked_for_once_and_a_no_is_final(void **state)
 {
     rig r;
@@ -290,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_weak_answer_stops_early_and_goes_through_the_gate),
         cmocka_unit_test(a_declining_model_escalates_however_sure_it_is),
         cmocka_unit_test(without_consent_and_nobody_to_ask_the_weak_answer_says_so),
+        cmocka_unit_test(a_withdrawn_consent_is_not_asked_for_again_but_is_named),
         cmocka_unit_test(consent_is_asked_for_once_and_a_no_is_final),
         cmocka_unit_test(a_gate_that_refuses_ends_in_a_refusal_or_the_local_answer),
         cmocka_unit_test(only_what_was_not_sent_is_tried_again_and_each_try_asks_the_gate),
