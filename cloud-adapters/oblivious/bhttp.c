@@ -156,7 +156,8 @@ sluice_status sluice_bhttp_request(sluice_buf *out, sluice_span method, sluice_s
     if (!is_token(method) || !is_scheme(scheme) || !is_visible(authority) || !is_path(path))
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "http: method, scheme, authority or path has characters that HTTP forbids");
     return wrote(sluice_buf_append_byte(out, 0) && append_prefixed(out, method) && append_prefixed(out, scheme) && append_prefixed(out, authority) &&
-                     append_prefixed(out, path) && append_prefixed(out, field_section) && append_prefixed(out, content) && sluice_buf_append_byte(out, 0),
+                     append_prefixed(out, path) && append_prefixed(out, field_section) && append_prefixed(out, content) &&
+                     sluice_buf_append_byte(out, 0),
                  out, err);
 }
 
@@ -200,7 +201,7 @@ typedef enum item { ITEM_READY, ITEM_WANTS, ITEM_FAILED } item;
 
 typedef struct feeding {
     sluice_bhttp_reader *r;
-    sluice_span in;  /* not yet consumed */
+    sluice_span in; /* not yet consumed */
     sluice_error *err;
 } feeding;
 
@@ -287,7 +288,8 @@ static item read_framing(feeding *f)
     if (framing > 3)
         return refuse(f, SLUICE_ERR_FORMAT, "unknown framing indicator");
     if ((framing % 2 == 0) != (r->kind == SLUICE_BHTTP_IS_REQUEST))
-        return refuse(f, SLUICE_ERR_FORMAT, r->kind == SLUICE_BHTTP_IS_REQUEST ? "a response where a request was expected" : "a request where a response was expected");
+        return refuse(f, SLUICE_ERR_FORMAT,
+                      r->kind == SLUICE_BHTTP_IS_REQUEST ? "a response where a request was expected" : "a request where a response was expected");
     r->is_indeterminate = framing >= 2;
     r->state = STATE_CONTROL;
     drop_held(r);

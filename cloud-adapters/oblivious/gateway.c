@@ -25,7 +25,7 @@ struct sluice_gateway_exchange {
     sluice_gateway_request http;
     sluice_ohttp_chunk_reader chunks;
     sluice_bhttp_reader reader;
-    sluice_error *err;      /* of the running call, for what happens inside callbacks */
+    sluice_error *err; /* of the running call, for what happens inside callbacks */
     /* the answer */
     respond_state state;
     sluice_hpke response;
@@ -123,7 +123,8 @@ static sluice_status open_plain(sluice_gateway_exchange *x, sluice_span sealed, 
     return st;
 }
 
-static sluice_status open_request(sluice_gateway_exchange *x, uint8_t key_id, const uint8_t secret[32], bool is_chunked, sluice_span body, sluice_error *err)
+static sluice_status open_request(sluice_gateway_exchange *x, uint8_t key_id, const uint8_t secret[32], bool is_chunked, sluice_span body,
+                                  sluice_error *err)
 {
     const sluice_bhttp_limits limits = { 0, HEADERS_MAX, body.len };
     sluice_span sealed;
@@ -215,8 +216,9 @@ static sluice_status begin_chunked(sluice_gateway_exchange *x, sluice_error *err
     return st;
 }
 
-sluice_status sluice_gateway_respond_begin(sluice_gateway_exchange *x, const uint8_t random[32], int http_status, const sluice_gateway_header *headers,
-                                           size_t n_headers, sluice_gateway_out_fn out, void *user, sluice_error *err)
+sluice_status sluice_gateway_respond_begin(sluice_gateway_exchange *x, const uint8_t random[32], int http_status,
+                                           const sluice_gateway_header *headers, size_t n_headers, sluice_gateway_out_fn out, void *user,
+                                           sluice_error *err)
 {
     sluice_status st = SLUICE_OK;
 

@@ -21,9 +21,8 @@ typedef struct suite_id {
 
 static const suite_id KEM_SUITE = { { 'K', 'E', 'M', 0x00, 0x20 }, 5 };
 
-const sluice_hpke_aead sluice_hpke_chacha20 = {
-    SLUICE_HPKE_AEAD_CHACHA20, SLUICE_CHACHA_KEY_BYTES, sluice_chacha20poly1305_seal, sluice_chacha20poly1305_open
-};
+const sluice_hpke_aead sluice_hpke_chacha20 = { SLUICE_HPKE_AEAD_CHACHA20, SLUICE_CHACHA_KEY_BYTES, sluice_chacha20poly1305_seal,
+                                                sluice_chacha20poly1305_open };
 
 static suite_id hpke_suite(const sluice_hpke_aead *aead)
 {
@@ -53,7 +52,7 @@ static bool labeled_expand(uint8_t *out, size_t len, const uint8_t prk[32], cons
     uint8_t text[LABELED_INFO_MAX];
     size_t at = 2;
 
-    if (len > 255 * 32)
+    if (len > (size_t)255 * 32)
         return false;
     text[0] = (uint8_t)(len >> 8);
     text[1] = (uint8_t)(len & 0xff);
@@ -68,7 +67,8 @@ static bool labeled_expand(uint8_t *out, size_t len, const uint8_t prk[32], cons
 }
 
 /* RFC 9180 4.1, ExtractAndExpand. */
-static bool kem_shared_secret(uint8_t out[32], const uint8_t secret[32], const uint8_t other[32], const uint8_t enc[32], const uint8_t pk_recipient[32])
+static bool kem_shared_secret(uint8_t out[32], const uint8_t secret[32], const uint8_t other[32], const uint8_t enc[32],
+                              const uint8_t pk_recipient[32])
 {
     uint8_t dh[32], prk[32], kem_context[64];
     bool ok;
@@ -140,7 +140,8 @@ bool sluice_hpke_setup_sender(sluice_hpke *ctx, const sluice_hpke_aead *aead, ui
     return setup(ctx, aead, ephemeral_secret, pk_recipient, enc, pk_recipient, info);
 }
 
-bool sluice_hpke_setup_receiver(sluice_hpke *ctx, const sluice_hpke_aead *aead, const uint8_t enc[32], const uint8_t sk_recipient[32], sluice_span info)
+bool sluice_hpke_setup_receiver(sluice_hpke *ctx, const sluice_hpke_aead *aead, const uint8_t enc[32], const uint8_t sk_recipient[32],
+                                sluice_span info)
 {
     uint8_t pk_recipient[32];
 

@@ -15,9 +15,9 @@
 
 enum { CONFIGS_MAX = 16, CONFIG_X25519_BYTES_MIN = 1 + 2 + 32 + 2 + 4 };
 
-#define REQUEST_LABEL "message/bhttp request"
-#define RESPONSE_LABEL "message/bhttp response"
-#define CHUNKED_REQUEST_LABEL "message/bhttp chunked request"
+#define REQUEST_LABEL          "message/bhttp request"
+#define RESPONSE_LABEL         "message/bhttp response"
+#define CHUNKED_REQUEST_LABEL  "message/bhttp chunked request"
 #define CHUNKED_RESPONSE_LABEL "message/bhttp chunked response"
 
 static unsigned read_u16(const uint8_t *p)
@@ -156,8 +156,8 @@ sluice_status sluice_ohttp_gateway_begin(sluice_ohttp *x, uint8_t key_id, const 
         return sluice_error_set(err, SLUICE_ERR_FORMAT, "ohttp: %zu bytes are too few for an encapsulated request", message.len);
     write_header(expected, key_id, aead);
     if (memcmp(expected, message.ptr, sizeof expected) != 0)
-        return sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "ohttp: the request is for key %u and suite %04x/%04x/%04x, not for this key", message.ptr[0],
-                                read_u16(message.ptr + 1), read_u16(message.ptr + 3), read_u16(message.ptr + 5));
+        return sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "ohttp: the request is for key %u and suite %04x/%04x/%04x, not for this key",
+                                message.ptr[0], read_u16(message.ptr + 1), read_u16(message.ptr + 3), read_u16(message.ptr + 5));
     x->is_chunked = is_chunked;
     memcpy(x->enc, message.ptr + SLUICE_OHTTP_HEADER_BYTES, sizeof x->enc);
     info_len = request_info(info, is_chunked, expected);
@@ -250,7 +250,8 @@ sluice_status sluice_ohttp_chunks(sluice_hpke *ctx, sluice_span plain, bool is_f
     return st;
 }
 
-void sluice_ohttp_chunk_reader_init(sluice_ohttp_chunk_reader *r, sluice_hpke *ctx, const sluice_allocator *al, sluice_ohttp_chunk_fn on_chunk, void *user)
+void sluice_ohttp_chunk_reader_init(sluice_ohttp_chunk_reader *r, sluice_hpke *ctx, const sluice_allocator *al, sluice_ohttp_chunk_fn on_chunk,
+                                    void *user)
 {
     memset(r, 0, sizeof *r);
     r->ctx = ctx;

@@ -29,17 +29,17 @@ struct sluice_answer_opener {
     const sluice_allocator *al;
     opener_state state;
     sluice_ohttp exchange;
-    sluice_hpke response;          /* derived when the response nonce is complete */
+    sluice_hpke response; /* derived when the response nonce is complete */
     uint8_t nonce[SLUICE_OHTTP_NONCE_MAX];
     size_t nonce_len;
-    size_t bytes_left;             /* of the outer body's limit */
-    sluice_buf sealed;             /* plain answers */
+    size_t bytes_left; /* of the outer body's limit */
+    sluice_buf sealed; /* plain answers */
     sluice_ohttp_chunk_reader chunks;
     sluice_bhttp_reader http;
     bool is_informational;
     sluice_answer_fn on_event;
     void *user;
-    sluice_error *err;             /* of the running call, for what happens inside callbacks */
+    sluice_error *err; /* of the running call, for what happens inside callbacks */
 };
 
 /* ---- sealing ---------------------------------------------------------------------------------- */
@@ -75,8 +75,8 @@ static sluice_status encapsulate(sluice_ohttp *x, sluice_buf *out, const sluice_
     return st;
 }
 
-sluice_status sluice_seal(sluice_grant *grant, sluice_span plaintext, bool is_streamed, const sluice_platform *platform,
-                          const sluice_allocator *al, sluice_envelope **envelope, sluice_answer_opener **opener, sluice_error *err)
+sluice_status sluice_seal(sluice_grant *grant, sluice_span plaintext, bool is_streamed, const sluice_platform *platform, const sluice_allocator *al,
+                          sluice_envelope **envelope, sluice_answer_opener **opener, sluice_error *err)
 {
     sluice_envelope *e = NULL;
     sluice_answer_opener *o = NULL;
@@ -154,14 +154,9 @@ static sluice_status on_http(const sluice_bhttp_event *e, void *user)
         o->is_informational = e->http_status < 200;
         event.part = SLUICE_ANSWER_STATUS;
         return o->is_informational ? SLUICE_OK : deliver(o, &event);
-    case SLUICE_BHTTP_HEADER:
-        event.part = SLUICE_ANSWER_HEADER;
-        return o->is_informational ? SLUICE_OK : deliver(o, &event);
-    case SLUICE_BHTTP_BODY:
-        event.part = SLUICE_ANSWER_BODY;
-        return deliver(o, &event);
-    default: /* trailers; requests cannot come */
-        return SLUICE_OK;
+    case SLUICE_BHTTP_HEADER: event.part = SLUICE_ANSWER_HEADER; return o->is_informational ? SLUICE_OK : deliver(o, &event);
+    case SLUICE_BHTTP_BODY: event.part = SLUICE_ANSWER_BODY; return deliver(o, &event);
+    default: /* trailers; requests cannot come */ return SLUICE_OK;
     }
 }
 
@@ -172,7 +167,8 @@ static sluice_status on_chunk(sluice_span plain, void *user)
     return sluice_bhttp_reader_feed(&o->http, plain, o->err);
 }
 
-sluice_status sluice_answer_begin(sluice_answer_opener *o, sluice_span content_type, size_t bytes_max, sluice_answer_fn on_event, void *user, sluice_error *err)
+sluice_status sluice_answer_begin(sluice_answer_opener *o, sluice_span content_type, size_t bytes_max, sluice_answer_fn on_event, void *user,
+                                  sluice_error *err)
 {
     const char *want = o->exchange.is_chunked ? SLUICE_OHTTP_CHUNKED_RESPONSE_TYPE : SLUICE_OHTTP_RESPONSE_TYPE;
     const sluice_bhttp_limits limits = { 0, 0, bytes_max };

@@ -30,8 +30,13 @@
 #include "sdk/base/json.h"
 
 enum {
-    REQUEST_BYTES_MAX = 8 << 20, LINE_BYTES_MAX = 1 << 20, EVENT_BYTES_MAX = 1 << 20, DOCUMENT_BYTES_MAX = 4 << 20, ERROR_BYTES_MAX = 64 << 10,
-    JSON_DEPTH_MAX = 32, ERROR_TYPE_MAX = 48
+    REQUEST_BYTES_MAX = 8 << 20,
+    LINE_BYTES_MAX = 1 << 20,
+    EVENT_BYTES_MAX = 1 << 20,
+    DOCUMENT_BYTES_MAX = 4 << 20,
+    ERROR_BYTES_MAX = 64 << 10,
+    JSON_DEPTH_MAX = 32,
+    ERROR_TYPE_MAX = 48
 };
 
 /* ---- building --------------------------------------------------------------------------------- */
@@ -66,34 +71,33 @@ static sluice_status write_body(sluice_buf *body, const sluice_provider_request 
     return w.ok ? SLUICE_OK : sluice_buf_error(body, "openai-chat: request", err);
 }
 
-/* IMF-fixdate (RFC 9110 5.6.7) of a Unix time.  Counts by whole years and months: no time zone, no locale, no libc state. */
+static int days_in_month(int year, int month)
+{
+    static const int DAYS[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+    const bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+
+    return DAYS[month] + (month == 1 && is_leap ? 1 : 0);
+}
+
+/* IMF-fixdate (RFC 9110 5.6.7) of a Unix time.  Counted month by month: no time zone, no locale, no state of libc. */
 static bool format_date(char out[64], int64_t unix_ms)
 {
-    static const char *const DAYS[] = { "Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed" }; /* 1970-01-01 was a Thursday */
+    static const char *const WEEKDAYS[] = { "Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed" }; /* 1970-01-01 was a Thursday */
     static const char *const MONTHS[] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" };
-    static const int DAYS_IN[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-    const int64_t seconds = unix_ms / 1000;
-    const int second_of_day = (int)(seconds % 86400);
-    const char *weekday = DAYS[seconds / 86400 % 7];
-    int64_t day = seconds / 86400;
+    const int second = (int)(unix_ms / 1000 % 86400);
+    const char *weekday = WEEKDAYS[unix_ms / 86400000 % 7];
+    int64_t day = unix_ms / 86400000;
     int year = 1970, month = 0;
 
-    for (;; year++) {
-        const bool is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-        const int days = is_leap ? 366 : 365;
-
+    while (day >= days_in_month(year, month)) {
+        day -= days_in_month(year, month);
+        month = (month + 1) % 12;
+        year += month == 0;
         if (year > 9999)
             return false;
-        if (day >= days) {
-            day -= days;
-            continue;
-        }
-        for (; day >= DAYS_IN[month] + (month == 1 && is_leap ? 1 : 0); month++)
-            day -= DAYS_IN[month] + (month == 1 && is_leap ? 1 : 0);
-        break;
     }
-    snprintf(out, 64, "%s, %02d %s %04d %02d:%02d:%02d GMT", weekday, (int)day + 1, MONTHS[month], year, second_of_day / 3600, second_of_day / 60 % 60,
-             second_of_day % 60);
+    (void)snprintf(out, 64, "%s, %02d %s %04d %02d:%02d:%02d GMT", weekday, (int)day + 1, MONTHS[month], year, second / 3600, second / 60 % 60,
+                   second % 60);
     return true;
 }
 
@@ -147,21 +151,22 @@ struct sluice_provider_reader {
     void *user;
     int http_status;
     bool is_event_stream;
-    bool is_finished;        /* a finish_reason or [DONE] was seen */
-    bool is_over;            /* [DONE]: nothing after it counts */
-    bool is_truncated;       /* finish_reason length */
-    bool is_error_cut;       /* an error body longer than we keep */
-    bool is_closed;          /* finish has been called */
+    bool is_finished;  /* a finish_reason or [DONE] was seen */
+    bool is_over;      /* [DONE]: nothing after it counts */
+    bool is_truncated; /* finish_reason length */
+    bool is_error_cut; /* an error body longer than we keep */
+    bool is_closed;    /* finish has been called */
     sluice_sse sse;
-    sluice_buf document;     /* JSON answer or error body */
-    sluice_error *err;       /* of the running call, for what happens inside callbacks */
+    sluice_buf document;         /* JSON answer or error body */
+    sluice_error *err;           /* of the running call, for what happens inside callbacks */
     sluice_status stream_status; /* why on_sse stopped the parser */
-    sluice_status failed;    /* sticky */
+    sluice_status failed;        /* sticky */
 };
 
 static sluice_status tell(sluice_provider_reader *r, const sluice_provider_event *event, sluice_error *err)
 {
-    return r->on_event(event, r->user) ? SLUICE_OK : sluice_error_set(err, SLUICE_ERR_CANCELLED, "openai-chat: stopped by the receiver of the answer");
+    return r->on_event(event, r->user) ? SLUICE_OK
+                                       : sluice_error_set(err, SLUICE_ERR_CANCELLED, "openai-chat: stopped by the receiver of the answer");
 }
 
 static sluice_span string_of(const sluice_json *v)
@@ -200,8 +205,8 @@ static sluice_status remote_error(const sluice_provider_reader *r, const sluice_
         type = string_of(sluice_json_get(error, NAMES[i]));
     if (!is_identifier(type))
         return sluice_error_set(err, SLUICE_ERR_REMOTE, "openai-chat: the far side answered with an error (status %d)", r->http_status);
-    return sluice_error_set(err, SLUICE_ERR_REMOTE, "openai-chat: the far side answered with the error %.*s (status %d)", (int)type.len, (const char *)type.ptr,
-                            r->http_status);
+    return sluice_error_set(err, SLUICE_ERR_REMOTE, "openai-chat: the far side answered with the error %.*s (status %d)", (int)type.len,
+                            (const char *)type.ptr, r->http_status);
 }
 
 static bool is_present(const sluice_json *v)
@@ -298,7 +303,9 @@ static sluice_status parse(sluice_provider_reader *r, sluice_span text, sluice_e
     if (st == SLUICE_OK)
         st = take_document(r, sluice_json_root(doc), err);
     else
-        sluice_error_set(err, st, st == SLUICE_ERR_NO_MEMORY ? "openai-chat: no memory for the answer" : "openai-chat: the answer is not the JSON that was expected");
+        sluice_error_set(err, st,
+                         st == SLUICE_ERR_NO_MEMORY ? "openai-chat: no memory for the answer"
+                                                    : "openai-chat: the answer is not the JSON that was expected");
     sluice_json_close(doc);
     return st;
 }

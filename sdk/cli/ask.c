@@ -10,16 +10,15 @@
 
 enum { INPUT_BYTES_MAX = 1 << 20, LINE_BYTES_MAX = 65536 };
 
-/* The words of the command line joined by blanks, or standard input. */
-static char *gather(const cli *c, size_t *len)
+/* The words of the command line joined by blanks, or standard input; NULL, and said why, when that is no question. */
+static char *gather_raw(const cli *c, size_t *len)
 {
     sluice_error err = SLUICE_ERROR_INIT;
     size_t total = 1;
 
     if (c->n_args == 0 || (c->n_args == 1 && strcmp(c->args[0], "-") == 0)) {
         if (c->n_args == 0 && isatty(STDIN_FILENO)) {
-            fputs("sluice: what do you want to ask?\n  to mend it: sluice \"set a timer for ten minutes\", or see sluice --help\n",
-                  stderr);
+            (void)cli_usage(c->json, "what do you want to ask?  For example: sluice \"set a timer for ten minutes\"", "");
             return NULL;
         }
         char *text = cli_read_file("-", INPUT_BYTES_MAX, len, &err);
@@ -38,6 +37,16 @@ static char *gather(const cli *c, size_t *len)
     for (int i = 0; i < c->n_args; i++)
         *len += (size_t)snprintf(text + *len, total - *len, "%s%s", i ? " " : "", c->args[i]);
     return text;
+}
+
+static char *gather(const cli *c, size_t *len)
+{
+    char *text = gather_raw(c, len);
+    if (text == NULL || strspn(text, " \t\r\n") < *len)
+        return text;
+    (void)cli_usage(c->json, "the question is empty", "");
+    free(text);
+    return NULL;
 }
 
 typedef struct printer {
@@ -91,9 +100,7 @@ static bool open_or_say(session **ses, const cli *c, bool with_model, bool can_a
     if (session_open(ses, c, with_model, can_ask, NULL, NULL, &err) == SLUICE_OK)
         return true;
     cli_print_error(c, &err, "opening");
-    const size_t n = strlen(err.where);
-    const bool is_model = n > 5 && strcmp(err.where + n - 5, ".gguf") == 0;
-    *code = is_model ? EXIT_MODEL : cli_exit_code(err.status);
+    *code = cli_open_code(c, &err);
     return false;
 }
 

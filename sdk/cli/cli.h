@@ -52,6 +52,8 @@ void cli_print_json_plain(FILE *out, const char *json);   /* JSON of our own lib
 void cli_print_text(FILE *out, const char *text, size_t len); /* untrusted text: control characters but newline and tab are replaced */
 void cli_json_str(FILE *out, const char *text, size_t len); /* a quoted JSON string */
 int cli_exit_code(sluice_status status);
+int cli_usage(bool json, const char *what, const char *arg); /* what is wrong with the command line, on stderr; EXIT_USAGE */
+int cli_open_code(const cli *c, const sluice_error *err);   /* after a failed session_open(): the policy's code, the model's, or the status's */
 void cli_class_names(sluice_data_classes set, char *out, size_t cap);
 
 /* ---- paths.c: where things are */

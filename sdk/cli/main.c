@@ -53,12 +53,6 @@ static const struct verb {
     { "demo", cmd_demo },
 };
 
-static int usage(const char *what, const char *arg)
-{
-    fprintf(stderr, "sluice: %s%s%s\n  to mend it: see sluice --help\n", what, arg[0] ? " " : "", arg);
-    return EXIT_USAGE;
-}
-
 static bool parse_u64(const char *text, uint64_t max, uint64_t *out)
 {
     char *end = NULL;
@@ -137,7 +131,9 @@ int main(int argc, char **argv_in)
     const char **rest = calloc((size_t)argc + 1, sizeof *rest);
     int n_rest = 0;
     if (rest == NULL)
-        return usage("no memory", "");
+        return EXIT_FAILED;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        c.json = c.json || strcmp(argv[i], "--json") == 0; /* first: it says how to complain of the others */
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not a death */
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--") == 0) {
@@ -145,14 +141,15 @@ int main(int argc, char **argv_in)
                 rest[n_rest++] = argv[i];
             break;
         }
+        const char *const arg = argv[i];
         const int took = take_option(options, sizeof options / sizeof options[0], argv, argc, &i);
         if (took < 0) {
             free(rest);
-            return usage("this option's value is missing or wrong:", argv[i < argc ? i : argc - 1]);
+            return cli_usage(c.json, "this option's value is missing or wrong:", arg);
         }
         if (took == 0 && argv[i][0] == '-' && argv[i][1] != '\0') {
             free(rest);
-            return usage("unknown option", argv[i]);
+            return cli_usage(c.json, "unknown option", arg);
         }
         if (took == 0)
             rest[n_rest++] = argv[i];

@@ -10,12 +10,6 @@
 
 enum { POLICY_BYTES_MAX = 1 << 20 };
 
-static int usage(const char *what)
-{
-    fprintf(stderr, "sluice: %s\n  to mend it: see sluice --help\n", what);
-    return EXIT_USAGE;
-}
-
 /* ---- policy ------------------------------------------------------------------------------------------- */
 
 typedef struct lint_sink {
@@ -59,7 +53,7 @@ static int lint(const cli *c)
     lint_sink s = { c, NULL, 0, 0 };
 
     if (c->n_args < 2)
-        return usage("policy lint wants a file");
+        return cli_usage(c->json, "policy lint wants a file", "");
     if (c->json)
         fputs("{\"findings\": [", stdout);
     for (int i = 1; i < c->n_args; i++) {
@@ -98,7 +92,7 @@ int cmd_policy(const cli *c)
         fwrite(schema.ptr, 1, schema.len, stdout);
         return EXIT_DONE;
     }
-    return usage("policy wants lint or schema");
+    return cli_usage(c->json, "policy wants lint or schema", "");
 }
 
 /* ---- an instance without a model ------------------------------------------------------------------------ */
@@ -109,7 +103,7 @@ static bool open_state(session **ses, const cli *c, int *code)
     if (session_open(ses, c, false, false, NULL, NULL, &err) == SLUICE_OK)
         return true;
     cli_print_error(c, &err, "opening");
-    *code = cli_exit_code(err.status);
+    *code = cli_open_code(c, &err);
     return false;
 }
 
@@ -162,15 +156,15 @@ static int grant(const cli *c, sluice *s)
     sluice_consent_init(&consent, sizeof consent);
     consent.classes = SLUICE_CLASS_PROMPT;
     if (c->endpoint == NULL)
-        return usage("consent grant wants --endpoint ID (an endpoint of the policy)");
+        return cli_usage(c->json, "consent grant wants --endpoint ID (an endpoint of the policy)", "");
     if (c->classes != NULL && !parse_classes(c->classes, &consent.classes)) {
-        char all[256];
+        char all[256], what[400];
         cli_class_names(SLUICE_CLASS_ALL, all, sizeof all);
-        fprintf(stderr, "sluice: --classes \"%s\" names something that is no data class\n  to mend it: choose from %s\n", c->classes, all);
-        return EXIT_USAGE;
+        (void)snprintf(what, sizeof what, "--classes takes names from %s, with commas between them; not", all);
+        return cli_usage(c->json, what, c->classes);
     }
     if (c->until != NULL && !parse_until(c->until, &consent))
-        return usage("--until takes once, session, or days as in 30d");
+        return cli_usage(c->json, "--until takes once, session, or days as in 30d", "");
     (void)snprintf(consent.endpoint, sizeof consent.endpoint, "%s", c->endpoint);
     (void)snprintf(consent.purpose, sizeof consent.purpose, "%s", c->purpose != NULL ? c->purpose : "");
     const sluice_status st = sluice_consent_grant(s, &consent, id, &err);
@@ -250,7 +244,7 @@ static int revoke(const cli *c, sluice *s)
 {
     sluice_error err = SLUICE_ERROR_INIT;
     if (c->n_args < 2)
-        return usage("consent revoke wants an id (see consent list)");
+        return cli_usage(c->json, "consent revoke wants an id (see consent list)", "");
     const sluice_status st = sluice_consent_revoke(s, c->args[1], &err);
     if (st != SLUICE_OK) {
         cli_print_error(c, &err, "revoking");
@@ -273,7 +267,7 @@ int cmd_consent(const cli *c)
     session *ses = NULL;
     int code = EXIT_FAILED;
     if (run == NULL)
-        return usage("consent wants grant, revoke or list");
+        return cli_usage(c->json, "consent wants grant, revoke or list", "");
     if (!open_state(&ses, c, &code))
         return code;
     code = run(c, session_instance(ses));
@@ -315,7 +309,7 @@ int cmd_ledger(const cli *c)
     ledger_sink sink = { c, 0, 0 };
 
     if (strcmp(verb, "list") != 0 && strcmp(verb, "verify") != 0)
-        return usage("ledger wants list or verify");
+        return cli_usage(c->json, "ledger wants list or verify", "");
     if (!open_state(&ses, c, &code))
         return code;
     sluice *s = session_instance(ses);
@@ -349,11 +343,11 @@ int cmd_model(const cli *c)
     char path[CLI_PATH_MAX];
 
     if (c->n_args < 1 || strcmp(c->args[0], "inspect") != 0)
-        return usage("model wants inspect FILE");
+        return cli_usage(c->json, "model wants inspect FILE", "");
     if (c->n_args > 1)
         (void)snprintf(path, sizeof path, "%s", c->args[1]);
     else if (!cli_model_path(c, path, sizeof path))
-        return usage("model inspect wants a file");
+        return cli_usage(c->json, "model inspect wants a file", "");
     const sluice_status st = sluice_model_inspect(path, NULL, NULL, &json, &err);
     if (st != SLUICE_OK) {
         cli_print_error(c, &err, "inspecting");

@@ -32,19 +32,40 @@ void cli_print_text(FILE *out, const char *text, size_t len)
     }
 }
 
+/* How many bytes the code point at `at` has; 0 where it is not UTF-8 (a message may have been cut inside one). */
+static size_t code_point_len(const char *text, size_t len, size_t at)
+{
+    const unsigned char first = (unsigned char)text[at];
+    const size_t n = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+
+    if (n == 0 || n > len - at)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if (((unsigned char)text[at + i] & 0xc0u) != 0x80)
+            return 0;
+    const unsigned char second = n > 1 ? (unsigned char)text[at + 1] : 0;
+    const bool is_surrogate_or_long = (first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
+                                      (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f);
+    return is_surrogate_or_long ? 0 : n;
+}
+
 void cli_json_str(FILE *out, const char *text, size_t len)
 {
     fputc('"', out);
-    for (size_t i = 0; i < len; i++) {
+    for (size_t i = 0; i < len;) {
         const unsigned char ch = (unsigned char)text[i];
-        if (ch == '"' || ch == '\\')
+        const size_t n = code_point_len(text, len, i);
+        if (n == 0)
+            fputs("\xef\xbf\xbd", out);
+        else if (ch == '"' || ch == '\\')
             fprintf(out, "\\%c", ch);
         else if (ch == '\n')
             fputs("\\n", out);
         else if (ch < 0x20 || ch == 0x7f)
             fprintf(out, "\\u%04x", ch);
         else
-            fputc(ch, out);
+            fwrite(text + i, 1, n, out);
+        i += n > 0 ? n : 1;
     }
     fputc('"', out);
 }
@@ -103,6 +124,40 @@ int cli_exit_code(sluice_status status)
     case SLUICE_ERR_TRUNCATED: return EXIT_NETWORK;
     default: return EXIT_FAILED;
     }
+}
+
+int cli_usage(bool json, const char *what, const char *arg)
+{
+    char text[320];
+
+    (void)snprintf(text, sizeof text, "%s%s%s", what, arg[0] ? " " : "", arg);
+    if (json) {
+        fputs("{\"error\": {\"status\": \"SLUICE_ERR_ARGUMENT\", \"message\": ", stderr);
+        cli_json_str(stderr, text, strlen(text));
+        fputs(", \"hint\": \"see sluice --help\"}}\n", stderr);
+    } else {
+        fputs("sluice: ", stderr);
+        cli_print_text(stderr, text, strlen(text));
+        fputs("\n  to mend it: see sluice --help\n", stderr);
+    }
+    return EXIT_USAGE;
+}
+
+/* The error's place may have been cut short, so as much as it can hold is compared. */
+static bool is_at(const sluice_error *err, const char *path)
+{
+    return path != NULL && path[0] != '\0' && strncmp(err->where, path, sizeof err->where - 1) == 0;
+}
+
+int cli_open_code(const cli *c, const sluice_error *err)
+{
+    char path[CLI_PATH_MAX], home[CLI_PATH_MAX];
+
+    if (cli_model_path(c, path, sizeof path) && is_at(err, path))
+        return EXIT_MODEL;
+    if (is_at(err, c->policy) || (cli_home(c, home, sizeof home) && cli_join(path, sizeof path, home, "policy.json") && is_at(err, path)))
+        return EXIT_POLICY;
+    return cli_exit_code(err->status);
 }
 
 void cli_class_names(sluice_data_classes set, char *out, size_t cap)

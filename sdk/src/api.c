@@ -129,10 +129,15 @@ sluice_status sluice_consent_answer(sluice *s, uint64_t request_id, const sluice
     sluice_error_clear(err);
     if (s == NULL)
         return no_instance(err);
+    /* Allocated first: a consent that could be recorded but not reported would be in force without the app's knowing. */
+    sluice_note *note = sluice_note_new(s, SLUICE_NOTE_CONSENT, SLUICE_SPAN_EMPTY);
+    if (note == NULL)
+        return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "consent: no memory; nothing was recorded, answer again");
     sluice_asked a;
     sluice_lock(s, s->state_lock);
     if (!take_question(s, request_id, &a)) {
         sluice_unlock(s, s->state_lock);
+        sluice_note_free(s, note);
         return sluice_error_set(err, SLUICE_ERR_NOT_FOUND, "request %llu does not wait for consent",
                                 (unsigned long long)request_id);
     }
@@ -150,9 +155,6 @@ sluice_status sluice_consent_answer(sluice *s, uint64_t request_id, const sluice
         st = sluice_consent_refuse(s->consents, s->policy, a.purpose, a.endpoint, a.classes, err);
     }
     sluice_unlock(s, s->state_lock);
-    sluice_note *note = sluice_note_new(s, SLUICE_NOTE_CONSENT, SLUICE_SPAN_EMPTY);
-    if (note == NULL)
-        return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "consent: no memory: the request will end as unanswered");
     note->request_id = request_id;
     note->is_granted = grant != NULL && st == SLUICE_OK; /* what cannot be recorded is not granted */
     sluice_post(s, note);

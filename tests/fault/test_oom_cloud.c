@@ -83,7 +83,8 @@ static sluice_status seal_answer_and_open(const sluice_allocator *al, void *user
     if (st == SLUICE_OK)
         st = answer_from_gateway(al, e, &answer);
     if (st == SLUICE_OK)
-        st = sluice_answer_begin(o, t->is_streamed ? SLUICE_SPAN_LIT("message/ohttp-chunked-res") : SLUICE_SPAN_LIT("message/ohttp-res"), 1 << 20, take_part, &n_ends, NULL);
+        st = sluice_answer_begin(o, t->is_streamed ? SLUICE_SPAN_LIT("message/ohttp-chunked-res") : SLUICE_SPAN_LIT("message/ohttp-res"), 1 << 20,
+                                 take_part, &n_ends, NULL);
     for (size_t i = 0; i < answer.len && st == SLUICE_OK; i++)
         st = sluice_answer_feed(o, sluice_span_of(answer.ptr + i, 1), NULL);
     if (st == SLUICE_OK)
@@ -104,7 +105,11 @@ static bool take_event(const sluice_provider_event *e, void *user)
     return true;
 }
 
-typedef struct answer { int status; const char *type, *body; sluice_status want; } answer;
+typedef struct answer {
+    int status;
+    const char *type, *body;
+    sluice_status want;
+} answer;
 
 static sluice_status read_answer(const sluice_allocator *al, void *user)
 {
@@ -158,7 +163,10 @@ static void reading_an_answer_survives_every_failed_allocation(void **state)
 {
     static answer answers[] = {
         { 200, "text/event-stream",
-          "event: x\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}\n\ndata: [DONE]\n\n", SLUICE_OK },
+          "event: x\ndata: "
+          "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}\n\ndata: "
+          "[DONE]\n\n",
+          SLUICE_OK },
         { 200, "application/json", "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}", SLUICE_OK },
         { 429, "application/json", "{\"error\":{\"type\":\"rate_limit_exceeded\"}}", SLUICE_ERR_REMOTE },
     };

@@ -34,7 +34,8 @@ static sluice_status count(const sluice_bhttp_event *e, void *user)
 {
     sluice_buf *log = user;
 
-    must(e->part == SLUICE_BHTTP_BODY ? sluice_buf_append_span(log, e->body) : sluice_buf_appendf(log, "<%d %d %zu>", (int)e->part, e->http_status, e->name.len));
+    must(e->part == SLUICE_BHTTP_BODY ? sluice_buf_append_span(log, e->body)
+                                      : sluice_buf_appendf(log, "<%d %d %zu>", (int)e->part, e->http_status, e->name.len));
     return SLUICE_OK;
 }
 

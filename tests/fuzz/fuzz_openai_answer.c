@@ -29,7 +29,8 @@ static bool write_down(const sluice_provider_event *e, void *user)
     must(a->n_done == 0);
     a->n_done += e->part == SLUICE_PROVIDER_DONE;
     must(sluice_utf8_valid(e->text));
-    must(sluice_buf_appendf(&a->log, "<%d %u %u %d>", (int)e->part, e->prompt_tokens, e->output_tokens, e->is_truncated) && sluice_buf_append_span(&a->log, e->text));
+    must(sluice_buf_appendf(&a->log, "<%d %u %u %d>", (int)e->part, e->prompt_tokens, e->output_tokens, e->is_truncated) &&
+         sluice_buf_append_span(&a->log, e->text));
     return true;
 }
 
@@ -50,7 +51,8 @@ static sluice_status read_cut(unsigned form, sluice_span bytes, size_t cut, answ
     a->n_done = 0;
     must(p->reader_open(&r, NULL, write_down, a, NULL) == SLUICE_OK);
     must(p->reader_status(r, form == 2 ? 500 : 200, NULL) == SLUICE_OK);
-    must(p->reader_header(r, SLUICE_SPAN_LIT("content-type"), form == 0 ? SLUICE_SPAN_LIT("text/event-stream") : SLUICE_SPAN_LIT("application/json"), NULL) == SLUICE_OK);
+    must(p->reader_header(r, SLUICE_SPAN_LIT("content-type"), form == 0 ? SLUICE_SPAN_LIT("text/event-stream") : SLUICE_SPAN_LIT("application/json"),
+                          NULL) == SLUICE_OK);
     st = p->reader_feed(r, sluice_span_of(bytes.ptr, cut), &err);
     if (st == SLUICE_OK)
         st = p->reader_feed(r, sluice_span_of(bytes.ptr + cut, bytes.len - cut), &err);

@@ -23,8 +23,19 @@ static void must(bool ok, const char *what)
 }
 
 #define MARK "\xe2\x96\x81"
-static const sample_token spm_tokens[] = { { MARK, 1, -9 }, { "a", 1, -7 }, { "b", 1, -8 }, { "ab", 1, -2 }, { MARK "a", 1, -3 }, { "aa", 1, -1 }, { "aaaa", 1, 0 }, { "1", 1, 1 } };
-static const sample_token bpe_tokens[] = { { "ab", 1, 0 }, { "bc", 1, 0 }, { "abc", 1, 0 }, { "\xc4\xa0" "a", 1, 0 }, { "aa", 1, 0 }, { "aaaa", 1, 0 }, { "12", 1, 0 }, { "[x]", 4, 0 }, { "[x]]", 4, 0 } };
+static const sample_token spm_tokens[] = { { MARK, 1, -9 },     { "a", 1, -7 },  { "b", 1, -8 },   { "ab", 1, -2 },
+                                           { MARK "a", 1, -3 }, { "aa", 1, -1 }, { "aaaa", 1, 0 }, { "1", 1, 1 } };
+static const sample_token bpe_tokens[] = { { "ab", 1, 0 },
+                                           { "bc", 1, 0 },
+                                           { "abc", 1, 0 },
+                                           { "\xc4\xa0"
+                                             "a",
+                                             1, 0 },
+                                           { "aa", 1, 0 },
+                                           { "aaaa", 1, 0 },
+                                           { "12", 1, 0 },
+                                           { "[x]", 4, 0 },
+                                           { "[x]]", 4, 0 } };
 static const char *const bpe_merges[] = { "b c", "a b", "a bc", "\xc4\xa0 a", "a a", "aa aa", "1 2" };
 static const char *const pres[] = { "gpt-2", "default", "llama-bpe", "qwen2", "smollm", "falcon" };
 
@@ -42,11 +53,15 @@ static const sluice_tokenizer *vocabulary(size_t which)
         if (which == N_PRES) {
             sample_spm(&bytes[which], true, spm_tokens, sizeof spm_tokens / sizeof spm_tokens[0]);
         } else {
-            sample_bpe(&bytes[which], &(sample_bpe_options){ .pre = pres[which], .tokens = bpe_tokens, .n_tokens = sizeof bpe_tokens / sizeof bpe_tokens[0],
-                                                             .merges = bpe_merges, .n_merges = sizeof bpe_merges / sizeof bpe_merges[0] });
+            sample_bpe(&bytes[which], &(sample_bpe_options){ .pre = pres[which],
+                                                             .tokens = bpe_tokens,
+                                                             .n_tokens = sizeof bpe_tokens / sizeof bpe_tokens[0],
+                                                             .merges = bpe_merges,
+                                                             .n_merges = sizeof bpe_merges / sizeof bpe_merges[0] });
         }
-        must(sluice_gguf_open_span(&files[which], sluice_buf_span(&bytes[which]), NULL, NULL) == SLUICE_OK
-             && sluice_tokenizer_open(&opened[which], files[which], NULL, NULL) == SLUICE_OK, "no vocabulary");
+        must(sluice_gguf_open_span(&files[which], sluice_buf_span(&bytes[which]), NULL, NULL) == SLUICE_OK &&
+                 sluice_tokenizer_open(&opened[which], files[which], NULL, NULL) == SLUICE_OK,
+             "no vocabulary");
     }
     return opened[which];
 }

@@ -456,26 +456,31 @@ static void quantizing_equals_the_scalar_one(void **state)
         }
 }
 
-static void weighted_sums_equal_the_scalar_ones(void **state)
+static void mixes_equal_the_scalar_ones(void **state)
 {
+    enum { ROWS = 50, V_STRIDE = 130, W_STRIDE = 53, OUT_STRIDE = 131, QUERIES = 9 };
     static const size_t dims[] = { 1, 7, 8, 16, 24, 31, 32, 48, 64, 80, 128 };
-    static uint16_t v[50 * 130];
-    float weights[50], a[129], b[129];
+    static uint16_t v[ROWS * V_STRIDE];
+    static float weights[QUERIES * W_STRIDE], a[QUERIES * OUT_STRIDE], b[QUERIES * OUT_STRIDE];
     sluice_kernels scalar;
 
     (void)state;
     sluice_kernels_init(&scalar, 0);
     for (size_t i = 0; i < COUNT(v); i++)
         v[i] = sluice_f32_to_f16(next_float());
-    for (size_t i = 0; i < 50; i++)
+    for (size_t i = 0; i < COUNT(weights); i++)
         weights[i] = next_float();
     for (size_t i = 0; i < n_tables; i++)
         for (size_t d = 0; d < COUNT(dims); d++)
-            for (size_t n = 1; n <= 50; n += 7) {
-                a[dims[d]] = b[dims[d]] = 12345.0f;
-                scalar.weighted_sum(a, v, 130, weights, n, dims[d]);
-                tables[i].weighted_sum(b, v, 130, weights, n, dims[d]);
-                compare_vectors(tables[i].isa, "weighted_sum", b, a, dims[d] + 1);
+            for (size_t n = 1; n <= ROWS; n += 7) {
+                sluice_mix m = { v, V_STRIDE, weights, W_STRIDE, 1 + n % QUERIES, n, dims[d], a, OUT_STRIDE };
+
+                for (size_t j = 0; j < COUNT(a); j++)
+                    a[j] = b[j] = 12345.0f;
+                scalar.mix(&m);
+                m.out = b;
+                tables[i].mix(&m);
+                compare_vectors(tables[i].isa, "mix", b, a, COUNT(a));
             }
 }
 
@@ -504,7 +509,7 @@ int main(void)
         cmocka_unit_test(products_keep_damage_visible),
         cmocka_unit_test(vectors_equal_the_scalar_ones),
         cmocka_unit_test(quantizing_equals_the_scalar_one),
-        cmocka_unit_test(weighted_sums_equal_the_scalar_ones),
+        cmocka_unit_test(mixes_equal_the_scalar_ones),
         cmocka_unit_test(no_feature_bits_give_the_scalar_table),
     };
 

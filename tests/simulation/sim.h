@@ -50,6 +50,7 @@ typedef enum sim_fault {
 
 typedef struct sim_options {
     bool is_verbose;
+    const sluice_allocator *allocator; /* of the instance; NULL: malloc.  It may fail: then less is answered, and no invariant is broken */
     /* Defects planted to show that the invariants can fail: */
     bool observer_forgets_consents; /* every envelope then looks uncovered */
 } sim_options;

@@ -103,6 +103,13 @@ static void violate(world *w, const char *what, const char *detail)
         (void)snprintf(w->result->violation, sizeof w->result->violation, "%s%s%s", what, detail[0] ? ": " : "", detail);
 }
 
+/* An error that is a violation, unless memory was taken away. */
+static void complain(world *w, const char *what, const sluice_error *err)
+{
+    if (w->options->allocator == NULL || err->status != SLUICE_ERR_NO_MEMORY)
+        violate(w, what, err->message);
+}
+
 static void trace(world *w, uint64_t x)
 {
     w->result->trace = (w->result->trace ^ x ^ w->platform.now_us) * 0x100000001b3u;
@@ -216,7 +223,7 @@ static void submit(world *w, uint32_t k)
     r->deadline_us = r->submitted_us + (uint64_t)q.deadline_ms * 1000;
     sluice_error err = SLUICE_ERROR_INIT;
     if (sluice_submit(w->s, &q, on_event, w, &r->id, &err) != SLUICE_OK) {
-        violate(w, "submit failed", err.message);
+        complain(w, "submit failed", &err);
         return;
     }
     r->is_submitted = true;
@@ -279,10 +286,10 @@ static void revoke_all(world *w)
     sluice_consent *list = NULL;
     size_t n = 0;
 
+    if (sluice_consent_list(w->s, &list, &n, &err) != SLUICE_OK)
+        return; /* no memory for the list: the app knows of nothing to withdraw */
     for (size_t i = 0; i < w->n_consents; i++)
         w->consents[i].is_active = false;
-    if (sluice_consent_list(w->s, &list, &n, &err) != SLUICE_OK)
-        return;
     for (size_t i = 0; i < n; i++)
         if (list[i].state == SLUICE_CONSENT_ACTIVE)
             (void)sluice_consent_revoke(w->s, list[i].id, &err); /* a disk fault must not keep it in force */
@@ -715,7 +722,7 @@ static void check_end(world *w)
     if (w->platform.disk_fault_percent == 0) {
         sluice_error err = SLUICE_ERROR_INIT;
         if (sluice_ledger_verify(w->s, NULL, &err) != SLUICE_OK)
-            violate(w, "the ledger does not verify", err.message);
+            complain(w, "the ledger does not verify", &err);
     }
 }
 
@@ -749,10 +756,11 @@ void sim_run(uint64_t seed, const sim_options *options, sim_result *out)
     o.policy_json = sluice_span_str(policy);
     o.state_dir = "/sim";
     o.platform = &w->platform.vtable;
+    o.allocator = w->options->allocator;
     o.on_consent = w->can_ask ? on_consent : NULL;
     o.on_consent_user = w;
     if (sluice_instance_open(&w->s, &o, &parts, &err) != SLUICE_OK) {
-        violate(w, "sim: open failed", err.message);
+        complain(w, "sim: open failed", &err);
     } else {
         w->platform.disk_fault_percent = seed % 5 == 0 ? 1 + (uint32_t)(seed / 5 % 20) : 0;
         plan_the_day(w);

@@ -45,7 +45,7 @@ sed 's/^/consumer (CMake package): /' "$work/log.txt"
 
 if command -v pkg-config >/dev/null 2>&1; then
     pc=$(dirname "$(find "$work/moved" -name sluice.pc)")
-    # shellcheck disable=SC2046 # one word per flag
+    # shellcheck disable=SC2016 # the inner shell expands them, one word per flag
     step "compile with pkg-config" env PKG_CONFIG_PATH="$pc" sh -c \
         '"$1" -Os $3 "$2/consumer.c" $(pkg-config --cflags --libs sluice) -Wl,--gc-sections -o "$2/by_pkgconfig"' \
         sh "$cc" "$work/project" "$flags"

@@ -73,8 +73,8 @@ static bool write_down(const sluice_answer_event *e, void *user)
     switch (e->part) {
     case SLUICE_ANSWER_STATUS: return sluice_buf_appendf(log, "%d", e->http_status);
     case SLUICE_ANSWER_HEADER:
-        return sluice_buf_append_str(log, "|") && sluice_buf_append_span(log, e->name) && sluice_buf_append_str(log, "=") && sluice_buf_append_span(log, e->value) &&
-               sluice_buf_append_str(log, "|");
+        return sluice_buf_append_str(log, "|") && sluice_buf_append_span(log, e->name) && sluice_buf_append_str(log, "=") &&
+               sluice_buf_append_span(log, e->value) && sluice_buf_append_str(log, "|");
     case SLUICE_ANSWER_BODY: return sluice_buf_append_span(log, e->body);
     case SLUICE_ANSWER_END: return sluice_buf_append_str(log, "|end");
     }
@@ -93,7 +93,10 @@ static sluice_status read_answer(sluice_answer_opener *o, sluice_buf *log)
 
 static void client(bool is_streamed, const char *keys)
 {
-    static const sluice_provider_message message = { "user", { (const uint8_t *)"Gr\xc3\xbc\xc3\x9f" "e \xf0\x9f\x98\x80", 12 } };
+    static const sluice_provider_message message = { "user",
+                                                     { (const uint8_t *)"Gr\xc3\xbc\xc3\x9f"
+                                                                        "e \xf0\x9f\x98\x80",
+                                                       12 } };
     const sluice_provider_request q = { "api.example", "/v1/chat/completions", "small", &message, 1, 64, 0.0f, is_streamed, 1763690000000 };
     uint8_t list[256];
     sluice_buf request, log;
@@ -145,8 +148,8 @@ static void put_request(const sluice_gateway_request *http)
     put_hex(sluice_buf_span(&text));
     sluice_buf_clear(&text);
     for (size_t i = 0; i < http->n_headers; i++)
-        must(sluice_buf_append_span(&text, http->headers[i].name) && sluice_buf_append_str(&text, ": ") && sluice_buf_append_span(&text, http->headers[i].value) &&
-                 sluice_buf_append_str(&text, "\n"),
+        must(sluice_buf_append_span(&text, http->headers[i].name) && sluice_buf_append_str(&text, ": ") &&
+                 sluice_buf_append_span(&text, http->headers[i].value) && sluice_buf_append_str(&text, "\n"),
              "memory");
     put_hex(sluice_buf_span(&text));
     put_hex(http->body);
@@ -185,7 +188,8 @@ static void gateway(bool is_chunked)
     must(sluice_gateway_respond_begin(x, random, 201, &header, 1, collect, &out, NULL) == SLUICE_OK &&
              sluice_gateway_respond_body(x, SLUICE_SPAN_LIT("one "), NULL) == SLUICE_OK &&
              sluice_gateway_respond_body(x, SLUICE_SPAN_LIT("two three"), NULL) == SLUICE_OK &&
-             sluice_gateway_respond_body(x, sluice_span_of(long_piece, sizeof long_piece), NULL) == SLUICE_OK && sluice_gateway_respond_end(x, NULL) == SLUICE_OK,
+             sluice_gateway_respond_body(x, sluice_span_of(long_piece, sizeof long_piece), NULL) == SLUICE_OK &&
+             sluice_gateway_respond_end(x, NULL) == SLUICE_OK,
          "respond");
     printf("response %s", sluice_gateway_response_type(x));
     put_hex(sluice_buf_span(&out));

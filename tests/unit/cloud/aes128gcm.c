@@ -77,8 +77,9 @@ static void encrypt_block(const uint8_t w[(ROUNDS + 1) * BLOCK], uint8_t s[BLOCK
                 t[i] = sbox[s[(i + 4 * (i % 4)) % BLOCK]];
             for (size_t c = 0; c < BLOCK; c += 4)
                 for (size_t i = 0; i < 4; i++)
-                    s[c + i] = round == ROUNDS ? t[c + i]
-                                               : (uint8_t)(gf_mul(t[c + i], 2) ^ gf_mul(t[c + (i + 1) % 4], 3) ^ t[c + (i + 2) % 4] ^ t[c + (i + 3) % 4]);
+                    s[c + i] = round == ROUNDS
+                                   ? t[c + i]
+                                   : (uint8_t)(gf_mul(t[c + i], 2) ^ gf_mul(t[c + (i + 1) % 4], 3) ^ t[c + (i + 2) % 4] ^ t[c + (i + 3) % 4]);
         }
         for (size_t i = 0; i < BLOCK; i++)
             s[i] ^= w[round * BLOCK + i];

@@ -10,6 +10,15 @@
 
 const uint8_t TEST_GATEWAY_SECRET[32] = { 0x5a, 1, 2, 3, 4, 5, 6, 7, 8, 9 };
 
+/* Durability is the ledger's own test; here hundreds of grants would wait for a disk. */
+static sluice_status no_sync(void *user, sluice_file *f, sluice_error *err)
+{
+    (void)user;
+    (void)f;
+    (void)err;
+    return SLUICE_OK;
+}
+
 void test_gate_open(test_gate *g, sluice_span key_config)
 {
     size_t len = sizeof g->key_config;
@@ -25,6 +34,7 @@ void test_gate_open(test_gate *g, sluice_span key_config)
     }
     temp_dir_open(&g->dir);
     fake_platform_init(&g->fp, 42);
+    g->fp.platform.file_sync = no_sync;
     g->policy.id = "test";
     g->policy.version = 1;
     g->policy.mode = SLUICE_MODE_PREFER_LOCAL;
@@ -32,8 +42,11 @@ void test_gate_open(test_gate *g, sluice_span key_config)
     g->policy.response_bytes_max = 1 << 20;
     g->policy.n_purposes = g->policy.n_endpoints = g->policy.n_rules = 1;
     g->policy.purposes[0] = (sluice_policy_purpose){ "answer", "to answer", 1 };
-    g->policy.endpoints[0] = (sluice_policy_endpoint){ .id = "gw", .url = "https://gw.example/", .adapter = "openai-chat", .key_config = g->key_config, .key_config_len = len };
-    g->policy.rules[0] = (sluice_policy_rule){ .id = "let", .effect = SLUICE_RULE_PERMIT, .purposes = 1, .endpoints = 1, .classes = SLUICE_CLASS_ALL };
+    g->policy.endpoints[0] = (sluice_policy_endpoint){
+        .id = "gw", .url = "https://gw.example/", .adapter = "openai-chat", .key_config = g->key_config, .key_config_len = len
+    };
+    g->policy.rules[0] =
+        (sluice_policy_rule){ .id = "let", .effect = SLUICE_RULE_PERMIT, .purposes = 1, .endpoints = 1, .classes = SLUICE_CLASS_ALL };
     assert_int_equal(sluice_ledger_open(&g->ledger, g->dir.path, &g->fp.platform, NULL, NULL), SLUICE_OK);
     assert_int_equal(sluice_consent_open(&g->consents, g->ledger, &g->fp.platform, NULL, NULL), SLUICE_OK);
     assert_int_equal(sluice_egress_open(&g->gate, &g->policy, g->consents, g->ledger, &g->fp.platform, NULL, NULL), SLUICE_OK);

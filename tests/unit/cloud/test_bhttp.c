@@ -73,7 +73,8 @@ static const char *const EXAMPLES[] = {
     "GET https  /hello.txt\nuser-agent: curl/7.16.3 libcurl/7.16.3 OpenSSL/0.9.7l zlib/1.2.3\nhost: www.example.com\naccept-language: en, mi\n",
     "102\nrunning: \"sleep 15\"\n103\nlink: </style.css>; rel=preload; as=style\nlink: </script.js>; rel=preload; as=script\n"
     "200\ndate: Mon, 27 Jul 2009 12:28:53 GMT\nserver: Apache\nlast-modified: Wed, 22 Jul 2009 19:15:56 GMT\netag: \"34aa387-d-1568eb00\"\n"
-    "accept-ranges: bytes\ncontent-length: 51\nvary: Accept-Encoding\ncontent-type: text/plain\nHello World! My content includes a trailing CRLF.\r\n",
+    "accept-ranges: bytes\ncontent-length: 51\nvary: Accept-Encoding\ncontent-type: text/plain\nHello World! My content includes a trailing "
+    "CRLF.\r\n",
     "200\nThis content contains CRLF.\r\nT trailer: text\n",
 };
 
@@ -105,7 +106,8 @@ static void known_length_examples_are_written_byte_for_byte(void **state)
     sluice_buf out = new_buf(), fields = new_buf();
 
     (void)state;
-    assert_int_equal(sluice_bhttp_field(&fields, SLUICE_SPAN_LIT("user-agent"), SLUICE_SPAN_LIT("curl/7.16.3 libcurl/7.16.3 OpenSSL/0.9.7l zlib/1.2.3"), NULL), 0);
+    assert_int_equal(
+        sluice_bhttp_field(&fields, SLUICE_SPAN_LIT("user-agent"), SLUICE_SPAN_LIT("curl/7.16.3 libcurl/7.16.3 OpenSSL/0.9.7l zlib/1.2.3"), NULL), 0);
     assert_int_equal(sluice_bhttp_field(&fields, SLUICE_SPAN_LIT("host"), SLUICE_SPAN_LIT("www.example.com"), NULL), 0);
     assert_int_equal(sluice_bhttp_field(&fields, SLUICE_SPAN_LIT("accept-language"), SLUICE_SPAN_LIT("en, mi"), NULL), 0);
     assert_int_equal(sluice_bhttp_request(&out, SLUICE_SPAN_LIT("GET"), SLUICE_SPAN_LIT("https"), SLUICE_SPAN_EMPTY, SLUICE_SPAN_LIT("/hello.txt"),
@@ -128,14 +130,18 @@ static void indeterminate_response_is_read_as_it_is_written(void **state)
     assert_int_equal(sluice_bhttp_chunk(&out, SLUICE_SPAN_EMPTY, NULL), SLUICE_OK);
     assert_int_equal(sluice_bhttp_chunk(&out, SLUICE_SPAN_LIT("data: b\n\n"), NULL), SLUICE_OK);
     assert_int_equal(sluice_bhttp_end(&out, NULL), SLUICE_OK);
-    assert_int_equal(reads_as(SLUICE_BHTTP_IS_RESPONSE, sluice_buf_span(&out), "200\ncontent-type: text/event-stream\ndata: a\n\ndata: b\n\n"), SLUICE_OK);
+    assert_int_equal(reads_as(SLUICE_BHTTP_IS_RESPONSE, sluice_buf_span(&out), "200\ncontent-type: text/event-stream\ndata: a\n\ndata: b\n\n"),
+                     SLUICE_OK);
     sluice_buf_deinit(&out);
     sluice_buf_deinit(&fields);
 }
 
 static void empty_parts_may_be_missing_and_zeros_may_follow(void **state)
 {
-    static const struct { sluice_bhttp_kind kind; const char *hex, *want; } cases[] = {
+    static const struct {
+        sluice_bhttp_kind kind;
+        const char *hex, *want;
+    } cases[] = {
         { SLUICE_BHTTP_IS_RESPONSE, "0140c8", "200\n" },
         { SLUICE_BHTTP_IS_RESPONSE, "0140c80000000000", "200\n" },
         { SLUICE_BHTTP_IS_RESPONSE, "0140c800016100000000", "200\na" },
@@ -152,13 +158,16 @@ static void empty_parts_may_be_missing_and_zeros_may_follow(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        if (reads_as(cases[i].kind, vectors_unhex(cases[i].hex), cases[i].want != NULL ? cases[i].want : "") != (cases[i].want != NULL ? SLUICE_OK : SLUICE_ERR_FORMAT))
+        if (reads_as(cases[i].kind, vectors_unhex(cases[i].hex), cases[i].want != NULL ? cases[i].want : "") !=
+            (cases[i].want != NULL ? SLUICE_OK : SLUICE_ERR_FORMAT))
             fail_msg("%s", cases[i].hex);
 }
 
 static void a_message_that_breaks_off_is_truncated(void **state)
 {
-    static const struct { const char *why, *hex; } cases[] = {
+    static const struct {
+        const char *why, *hex;
+    } cases[] = {
         { "nothing", "" },
         { "framing alone", "01" },
         { "half a status", "0140" },
@@ -180,7 +189,11 @@ static void a_message_that_breaks_off_is_truncated(void **state)
 
 static void malformed_messages_are_refused_with_the_same_place_for_any_cut(void **state)
 {
-    static const struct { const char *why, *hex; sluice_bhttp_kind kind; sluice_status want; } cases[] = {
+    static const struct {
+        const char *why, *hex;
+        sluice_bhttp_kind kind;
+        sluice_status want;
+    } cases[] = {
         { "unknown framing", "04", SLUICE_BHTTP_IS_REQUEST, SLUICE_ERR_FORMAT },
         { "a response for a request", "0140c8", SLUICE_BHTTP_IS_REQUEST, SLUICE_ERR_FORMAT },
         { "a request for a response", "00034745540568747470730161012f", SLUICE_BHTTP_IS_RESPONSE, SLUICE_ERR_FORMAT },
@@ -213,7 +226,8 @@ static void malformed_messages_are_refused_with_the_same_place_for_any_cut(void 
         const sluice_span bytes = vectors_unhex(cases[i].hex);
         sluice_error whole = SLUICE_ERROR_INIT, cut = SLUICE_ERROR_INIT;
 
-        if (read_steps(cases[i].kind, bytes, bytes.len, &log, &whole) != cases[i].want || read_steps(cases[i].kind, bytes, 1, &log, &cut) != cases[i].want)
+        if (read_steps(cases[i].kind, bytes, bytes.len, &log, &whole) != cases[i].want ||
+            read_steps(cases[i].kind, bytes, 1, &log, &cut) != cases[i].want)
             fail_msg("%s: %d", cases[i].why, whole.status);
         if (whole.offset != cut.offset || !whole.has_offset)
             fail_msg("%s: the place depends on the cut", cases[i].why);
@@ -263,7 +277,8 @@ static void head_is_limited_and_a_full_one_still_lets_content_through(void **sta
 
     (void)state;
     sluice_bhttp_reader_init(&r, SLUICE_BHTTP_IS_RESPONSE, &limits, NULL, write_down, &log);
-    assert_int_equal(sluice_bhttp_reader_feed(&r, vectors_unhex("0340c8016102626300026161006161"), NULL), SLUICE_ERR_LIMIT); /* a trailer is too much */
+    assert_int_equal(sluice_bhttp_reader_feed(&r, vectors_unhex("0340c8016102626300026161006161"), NULL),
+                     SLUICE_ERR_LIMIT); /* a trailer is too much */
     sluice_bhttp_reader_deinit(&r);
     sluice_buf_clear(&log);
     sluice_bhttp_reader_init(&r, SLUICE_BHTTP_IS_RESPONSE, &limits, NULL, write_down, &log);
@@ -276,8 +291,11 @@ static void head_is_limited_and_a_full_one_still_lets_content_through(void **sta
 
 static void writer_refuses_what_http_forbids(void **state)
 {
-    static const struct { const char *name, *value; } cases[] = {
-        { "Host", "a" }, { "", "a" }, { "a b", "a" }, { "a:b", "a" }, { "a", "b\r\nc: d" }, { "a", "b\n" }, { "a", " b" }, { "a", "b\t" }, { "a", "\x7f" },
+    static const struct {
+        const char *name, *value;
+    } cases[] = {
+        { "Host", "a" }, { "", "a" },   { "a b", "a" }, { "a:b", "a" },  { "a", "b\r\nc: d" },
+        { "a", "b\n" },  { "a", " b" }, { "a", "b\t" }, { "a", "\x7f" },
     };
     sluice_buf out = new_buf();
 
@@ -287,8 +305,8 @@ static void writer_refuses_what_http_forbids(void **state)
             fail_msg("%s: %s", cases[i].name, cases[i].value);
     assert_int_equal(sluice_bhttp_field(&out, SLUICE_SPAN_LIT("a"), sluice_span_of("b\0c", 3), NULL), SLUICE_ERR_ARGUMENT);
     assert_int_equal(sluice_bhttp_response(&out, 102, SLUICE_SPAN_EMPTY, SLUICE_SPAN_EMPTY, NULL), SLUICE_ERR_ARGUMENT);
-    assert_int_equal(sluice_bhttp_request(&out, SLUICE_SPAN_LIT("GET"), SLUICE_SPAN_LIT("https"), SLUICE_SPAN_LIT("a"), SLUICE_SPAN_LIT("/a b"), SLUICE_SPAN_EMPTY,
-                                          SLUICE_SPAN_EMPTY, NULL),
+    assert_int_equal(sluice_bhttp_request(&out, SLUICE_SPAN_LIT("GET"), SLUICE_SPAN_LIT("https"), SLUICE_SPAN_LIT("a"), SLUICE_SPAN_LIT("/a b"),
+                                          SLUICE_SPAN_EMPTY, SLUICE_SPAN_EMPTY, NULL),
                      SLUICE_ERR_ARGUMENT);
     assert_int_equal(out.len, 0);
     sluice_buf_deinit(&out);
@@ -296,10 +314,13 @@ static void writer_refuses_what_http_forbids(void **state)
 
 static void integers_are_written_in_their_shortest_form(void **state)
 {
-    static const struct { uint64_t value; const char *hex; } cases[] = {
+    static const struct {
+        uint64_t value;
+        const char *hex;
+    } cases[] = {
         /* RFC 9000 A.1 */
-        { 37, "25" }, { 15293, "7bbd" }, { 494878333, "9d7f3e7d" }, { 151288809941952652u, "c2197c5eff14e88c" },
-        { 0, "00" }, { 63, "3f" }, { 64, "4040" }, { 16383, "7fff" }, { 16384, "80004000" }, { (UINT64_C(1) << 62) - 1, "ffffffffffffffff" },
+        { 37, "25" },   { 15293, "7bbd" }, { 494878333, "9d7f3e7d" }, { 151288809941952652u, "c2197c5eff14e88c" },     { 0, "00" }, { 63, "3f" },
+        { 64, "4040" }, { 16383, "7fff" }, { 16384, "80004000" },     { (UINT64_C(1) << 62) - 1, "ffffffffffffffff" },
     };
     sluice_buf out = new_buf();
 

@@ -11,9 +11,23 @@
 
 static const uint8_t SECRET[32] = { 3, 1, 4, 1, 5 }, OTHER_SECRET[32] = { 2, 7, 1, 8 }, EPHEMERAL[32] = { 1, 6, 1, 8 }, RANDOM[32] = { 1, 4, 1, 4 };
 
-#define PLAIN "message/ohttp-req"
+#define PLAIN   "message/ohttp-req"
 #define CHUNKED "message/ohttp-chunked-req"
-#define INNER "0003" "474554" "05" "6874747073" "01" "61" "02" "2f62" "04" "0178" "0179" "02" "6869" "00" /* GET https a /b, x: y, "hi" */
+#define INNER                                                                                                                                        \
+    "0003"                                                                                                                                           \
+    "474554"                                                                                                                                         \
+    "05"                                                                                                                                             \
+    "6874747073"                                                                                                                                     \
+    "01"                                                                                                                                             \
+    "61"                                                                                                                                             \
+    "02"                                                                                                                                             \
+    "2f62"                                                                                                                                           \
+    "04"                                                                                                                                             \
+    "0178"                                                                                                                                           \
+    "0179"                                                                                                                                           \
+    "02"                                                                                                                                             \
+    "6869"                                                                                                                                           \
+    "00" /* GET https a /b, x: y, "hi" */
 
 static sluice_buf new_buf(void)
 {
@@ -34,7 +48,9 @@ static sluice_buf encapsulated(sluice_span inner, bool is_chunked)
     sluice_x25519_public(key.pub, SECRET);
     assert_int_equal(sluice_ohttp_client_begin(&client, &key, is_chunked, EPHEMERAL, prefix, NULL), SLUICE_OK);
     assert_true(sluice_buf_append(&out, prefix, sizeof prefix));
-    assert_int_equal(is_chunked ? sluice_ohttp_chunks(&client.request, inner, true, &out, NULL) : sluice_ohttp_seal(&client.request, inner, &out, NULL), SLUICE_OK);
+    assert_int_equal(is_chunked ? sluice_ohttp_chunks(&client.request, inner, true, &out, NULL)
+                                : sluice_ohttp_seal(&client.request, inner, &out, NULL),
+                     SLUICE_OK);
     return out;
 }
 
@@ -128,8 +144,13 @@ static void a_request_touched_or_cut_anywhere_is_refused(void **state)
 
 static void sealed_bytes_that_are_no_request_are_refused(void **state)
 {
-    static const struct { const char *hex; sluice_status want; } cases[] = {
-        { "", SLUICE_ERR_TRUNCATED }, { "0140c8", SLUICE_ERR_FORMAT }, { "0003474554", SLUICE_ERR_TRUNCATED },
+    static const struct {
+        const char *hex;
+        sluice_status want;
+    } cases[] = {
+        { "", SLUICE_ERR_TRUNCATED },
+        { "0140c8", SLUICE_ERR_FORMAT },
+        { "0003474554", SLUICE_ERR_TRUNCATED },
         { "00034745540568747470730161012f007fff", SLUICE_ERR_LIMIT }, /* more content than there are bytes in the message */
         { "00034745540568747470730161012f000568", SLUICE_ERR_TRUNCATED },
     };
@@ -219,7 +240,8 @@ static void calls_out_of_order_are_refused(void **state)
     assert_int_equal(sluice_gateway_respond_end(x, NULL), SLUICE_OK);
     assert_int_equal(sluice_gateway_respond_end(x, NULL), SLUICE_ERR_STATE);
     assert_int_equal(sluice_gateway_respond_body(x, SLUICE_SPAN_LIT("a"), NULL), SLUICE_ERR_STATE);
-    assert_int_equal(sluice_gateway_respond_begin(x, RANDOM, 200, NULL, 0, put, &out, NULL), SLUICE_ERR_STATE); /* the same nonce twice would be fatal */
+    assert_int_equal(sluice_gateway_respond_begin(x, RANDOM, 200, NULL, 0, put, &out, NULL),
+                     SLUICE_ERR_STATE); /* the same nonce twice would be fatal */
     sluice_buf_deinit(&out.bytes);
     sluice_gateway_close(x);
 }

@@ -171,7 +171,8 @@ static void sealed_stream(sluice_hpke *ctx, sluice_buf *out)
     assert_true(sluice_ohttp_response_begin(&sealer, &client, NONCE));
     *ctx = sealer;
     assert_int_equal(sluice_ohttp_chunk(&sealer, SLUICE_SPAN_LIT("first "), false, out, NULL), SLUICE_OK);
-    assert_int_equal(sluice_ohttp_chunk(&sealer, SLUICE_SPAN_LIT("a second one that is longer than sixty-three bytes, so that its length takes two "), false, out, NULL),
+    assert_int_equal(sluice_ohttp_chunk(&sealer, SLUICE_SPAN_LIT("a second one that is longer than sixty-three bytes, so that its length takes two "),
+                                        false, out, NULL),
                      SLUICE_OK);
     assert_int_equal(sluice_ohttp_chunk(&sealer, SLUICE_SPAN_LIT("third"), true, out, NULL), SLUICE_OK);
 }
@@ -236,7 +237,10 @@ static void chunks_that_were_touched_swapped_or_repeated_are_refused(void **stat
 
 static void empty_and_oversized_chunks_are_refused_before_their_bytes_come(void **state)
 {
-    static const struct { const char *why, *hex; sluice_status want; } cases[] = {
+    static const struct {
+        const char *why, *hex;
+        sluice_status want;
+    } cases[] = {
         { "an empty chunk that is not final", "10", SLUICE_ERR_FORMAT },
         { "shorter than a tag", "01", SLUICE_ERR_FORMAT },
         { "above the limit", "80040001", SLUICE_ERR_LIMIT },
@@ -285,7 +289,8 @@ static void plain_and_chunked_forms_never_open_as_each_other(void **state)
     assert_true(sluice_buf_append(&out, prefix, sizeof prefix));
     assert_int_equal(sluice_ohttp_seal(&client.request, SLUICE_SPAN_LIT("hello"), &out, NULL), SLUICE_OK);
     for (int is_chunked = 0; is_chunked < 2; is_chunked++) {
-        assert_int_equal(sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, is_chunked != 0, sluice_buf_span(&out), NULL), SLUICE_OK);
+        assert_int_equal(sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, is_chunked != 0, sluice_buf_span(&out), NULL),
+                         SLUICE_OK);
         assert_int_equal(sluice_hpke_open(&gateway.request, plain, SLUICE_SPAN_EMPTY, sluice_span_of(out.ptr + 39, out.len - 39)), is_chunked == 0);
     }
     sluice_buf_deinit(&out);
@@ -300,17 +305,20 @@ static void gateway_refuses_what_is_not_for_its_key(void **state)
 
     (void)state;
     assert_int_equal(sluice_ohttp_client_begin(&client, &key, false, EPHEMERAL, message, NULL), SLUICE_OK);
-    assert_int_equal(sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message - 1), &err),
-                     SLUICE_ERR_FORMAT);
+    assert_int_equal(
+        sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message - 1), &err),
+        SLUICE_ERR_FORMAT);
     for (size_t i = 0; i < SLUICE_OHTTP_HEADER_BYTES; i++) {
         message[i] ^= 1;
-        assert_int_equal(sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message), &err),
-                         SLUICE_ERR_UNSUPPORTED);
+        assert_int_equal(
+            sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message), &err),
+            SLUICE_ERR_UNSUPPORTED);
         message[i] ^= 1;
     }
     memset(message + SLUICE_OHTTP_HEADER_BYTES, 0, 32);
-    assert_int_equal(sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message), &err),
-                     SLUICE_ERR_INTEGRITY);
+    assert_int_equal(
+        sluice_ohttp_gateway_begin(&gateway, 7, GATEWAY_SECRET, &sluice_hpke_chacha20, false, sluice_span_of(message, sizeof message), &err),
+        SLUICE_ERR_INTEGRITY);
 }
 
 /* ---- key configurations ---- */
@@ -362,7 +370,9 @@ static void first_configuration_that_fits_is_taken_and_unknown_kems_are_skipped(
 
 static void one_bad_configuration_discards_the_whole_list(void **state)
 {
-    static const struct { const char *why, *hex; } cases[] = {
+    static const struct {
+        const char *why, *hex;
+    } cases[] = {
         { "a length without its configuration", "0029" },
         { "half a length", "00" },
         { "too short for key id and KEM", "00020100" },

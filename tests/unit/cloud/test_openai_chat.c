@@ -44,7 +44,8 @@ static sluice_status parse_part(const sluice_bhttp_event *e, void *user)
                                        (const char *)e->scheme.ptr, (int)e->authority.len, (const char *)e->authority.ptr, (int)e->path.len,
                                        (const char *)e->path.ptr));
     else if (e->part == SLUICE_BHTTP_HEADER)
-        assert_true(sluice_buf_appendf(&p->fields, "%.*s: %.*s\n", (int)e->name.len, (const char *)e->name.ptr, (int)e->value.len, (const char *)e->value.ptr));
+        assert_true(sluice_buf_appendf(&p->fields, "%.*s: %.*s\n", (int)e->name.len, (const char *)e->name.ptr, (int)e->value.len,
+                                       (const char *)e->value.ptr));
     else if (e->part == SLUICE_BHTTP_BODY)
         assert_true(sluice_buf_append_span(&p->content, e->body));
     return SLUICE_OK;
@@ -104,8 +105,10 @@ static void streamed_request_says_what_it_means(void **state)
     (void)state;
     assert_text(&p.control, "POST https api.example:8443 /v1/chat/completions");
     assert_text(&p.fields, "content-type: application/json\naccept: text/event-stream\ndate: Fri, 21 Nov 2025 01:53:20 GMT\n");
-    assert_text(&p.content, "{\"model\":\"small\",\"messages\":[{\"role\":\"system\",\"content\":\"Be short.\"},{\"role\":\"user\",\"content\":\"Say \\\"hi\\\"\\n\"}],"
-                            "\"max_completion_tokens\":64,\"temperature\":0.000,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"store\":false}");
+    assert_text(
+        &p.content,
+        "{\"model\":\"small\",\"messages\":[{\"role\":\"system\",\"content\":\"Be short.\"},{\"role\":\"user\",\"content\":\"Say \\\"hi\\\"\\n\"}],"
+        "\"max_completion_tokens\":64,\"temperature\":0.000,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"store\":false}");
     parsed_free(&p);
 }
 
@@ -128,7 +131,10 @@ static void what_is_not_wanted_is_left_out(void **state)
 
 static void date_is_right_on_the_days_that_calendars_get_wrong(void **state)
 {
-    static const struct { int64_t ms; const char *want; } cases[] = {
+    static const struct {
+        int64_t ms;
+        const char *want;
+    } cases[] = {
         { 0, "Thu, 01 Jan 1970 00:00:00 GMT" },
         { 951782399999, "Mon, 28 Feb 2000 23:59:59 GMT" },
         { 951782400000, "Tue, 29 Feb 2000 00:00:00 GMT" },
@@ -175,7 +181,10 @@ static void incomplete_and_smuggling_requests_are_refused(void **state)
         case 1: q.path = NULL; break;
         case 2: q.model = NULL; break;
         case 3: q.n_messages = 0; break;
-        case 4: q.messages = &no_role; q.n_messages = 1; break;
+        case 4:
+            q.messages = &no_role;
+            q.n_messages = 1;
+            break;
         case 5: q.authority = "a\r\nx: y"; break;
         default: q.path = "v1"; break;
         }
@@ -222,33 +231,53 @@ static sluice_status read_answer(int status, const char *type, const char *body,
 }
 
 #define STREAM "text/event-stream; charset=utf-8"
-#define JSON "application/json"
-#define PIECE(text) "data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text "\"},\"finish_reason\":null}],\"usage\":null}\n\n"
+#define JSON   "application/json"
+#define PIECE(text)                                                                                                                                  \
+    "data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text                                           \
+    "\"},\"finish_reason\":null}],\"usage\":null}\n\n"
 #define STOP(why) "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"" why "\"}]}\n\n"
-#define USAGE "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\n"
-#define DONE "data: [DONE]\n\n"
-#define WHOLE(message, reason) "{\"id\":\"x\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\"," message "},\"finish_reason\":" reason "}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}"
+#define USAGE     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}\n\n"
+#define DONE      "data: [DONE]\n\n"
+#define WHOLE(message, reason)                                                                                                                       \
+    "{\"id\":\"x\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\"," message "},\"finish_reason\":" reason                             \
+    "}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}"
 
-static const struct { const char *why; int status; const char *type, *body; sluice_status want; const char *log, *message; } ANSWERS[] = {
+static const struct {
+    const char *why;
+    int status;
+    const char *type, *body;
+    sluice_status want;
+    const char *log, *message;
+} ANSWERS[] = {
     { "a stream as OpenAI sends it", 200, STREAM,
-      "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"finish_reason\":null}]}\n\n" PIECE("Hel") PIECE("lo \\u20ac")
-          STOP("stop") USAGE DONE, SLUICE_OK, "Hello \xe2\x82\xac{7,3}<done>", NULL },
+      "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\",\"refusal\":null},\"finish_reason\":null}]}\n\n" PIECE(
+          "Hel") PIECE("lo \\u20ac") STOP("stop") USAGE DONE,
+      SLUICE_OK, "Hello \xe2\x82\xac{7,3}<done>", NULL },
     { "llama-server: usage with the last piece, timings, comments", 200, STREAM,
-      ": ping\n\n" PIECE("a") "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3},\"timings\":{\"x\":1.5}}\n\n" DONE,
+      ": ping\n\n" PIECE("a") "data: "
+                              "{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":7,\"completion_"
+                              "tokens\":3},\"timings\":{\"x\":1.5}}\n\n" DONE,
       SLUICE_OK, "a{7,3}<done>", NULL },
     { "no [DONE], but a finish reason", 200, STREAM, PIECE("a") STOP("stop"), SLUICE_OK, "a<done>", NULL },
     { "[DONE] without a finish reason", 200, STREAM, PIECE("a") DONE, SLUICE_OK, "a<done>", NULL },
     { "cut by max_tokens", 200, STREAM, PIECE("a") STOP("length") DONE, SLUICE_OK, "a<length>", NULL },
-    { "Azure's first chunk without choices", 200, STREAM, "data: {\"choices\":[],\"prompt_filter_results\":[{}]}\n\n" PIECE("a") STOP("stop"), SLUICE_OK, "a<done>", NULL },
-    { "a refusal is text", 200, STREAM, "data: {\"choices\":[{\"index\":0,\"delta\":{\"refusal\":\"I cannot\"}}]}\n\n" STOP("stop"), SLUICE_OK, "I cannot<done>", NULL },
-    { "another choice is not ours", 200, STREAM, "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"no\"}},{\"index\":0,\"delta\":{\"content\":\"yes\"}}]}\n\n" STOP("stop"), SLUICE_OK, "yes<done>", NULL },
+    { "Azure's first chunk without choices", 200, STREAM, "data: {\"choices\":[],\"prompt_filter_results\":[{}]}\n\n" PIECE("a") STOP("stop"),
+      SLUICE_OK, "a<done>", NULL },
+    { "a refusal is text", 200, STREAM, "data: {\"choices\":[{\"index\":0,\"delta\":{\"refusal\":\"I cannot\"}}]}\n\n" STOP("stop"), SLUICE_OK,
+      "I cannot<done>", NULL },
+    { "another choice is not ours", 200, STREAM,
+      "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"no\"}},{\"index\":0,\"delta\":{\"content\":\"yes\"}}]}\n\n" STOP("stop"), SLUICE_OK,
+      "yes<done>", NULL },
     { "nothing counts after [DONE]", 200, STREAM, PIECE("a") DONE PIECE("b") "data: not json\n\n", SLUICE_OK, "a<done>", NULL },
-    { "error: null is none", 200, STREAM, "data: {\"error\":null,\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n", SLUICE_OK, "a<done>", NULL },
+    { "error: null is none", 200, STREAM,
+      "data: {\"error\":null,\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n", SLUICE_OK, "a<done>", NULL },
     { "a stream that just stops", 200, STREAM, PIECE("a") PIECE("b"), SLUICE_ERR_TRUNCATED, "ab", NULL },
     { "a stream cut inside its last event", 200, STREAM, PIECE("a") "data: [DONE]\n", SLUICE_ERR_TRUNCATED, "a", NULL },
     { "an empty stream", 200, STREAM, "", SLUICE_ERR_TRUNCATED, "", NULL },
-    { "an error in the middle", 200, STREAM, PIECE("a") "data: {\"error\":{\"message\":\"SECRET\",\"type\":\"server_error\",\"code\":null}}\n\n" DONE, SLUICE_ERR_REMOTE, "a", "server_error" },
-    { "an error event in the middle", 200, STREAM, PIECE("a") "event: error\ndata: {\"error\":\"SECRET text\"}\n\n", SLUICE_ERR_REMOTE, "a", "(status 200)" },
+    { "an error in the middle", 200, STREAM, PIECE("a") "data: {\"error\":{\"message\":\"SECRET\",\"type\":\"server_error\",\"code\":null}}\n\n" DONE,
+      SLUICE_ERR_REMOTE, "a", "server_error" },
+    { "an error event in the middle", 200, STREAM, PIECE("a") "event: error\ndata: {\"error\":\"SECRET text\"}\n\n", SLUICE_ERR_REMOTE, "a",
+      "(status 200)" },
     { "the content filter", 200, STREAM, PIECE("a") STOP("content_filter"), SLUICE_ERR_REMOTE, "a", "content filter" },
     { "a tool that was not offered", 200, STREAM, STOP("tool_calls"), SLUICE_ERR_UNSUPPORTED, "", NULL },
     { "a piece that is not JSON", 200, STREAM, PIECE("a") "data: SECRET{\n\n", SLUICE_ERR_FORMAT, "a", NULL },
@@ -256,19 +285,27 @@ static const struct { const char *why; int status; const char *type, *body; slui
     { "a piece that is not UTF-8", 200, STREAM, "data: \xff\n\n", SLUICE_ERR_FORMAT, "", NULL },
 
     { "a plain answer", 200, JSON, WHOLE("\"content\":\"Hello\",\"refusal\":null", "\"stop\""), SLUICE_OK, "Hello{7,3}<done>", NULL },
-    { "a plain answer, cut by max_tokens", 200, JSON "; charset=utf-8", WHOLE("\"content\":\"Hel\"", "\"length\""), SLUICE_OK, "Hel{7,3}<length>", NULL },
+    { "a plain answer, cut by max_tokens", 200, JSON "; charset=utf-8", WHOLE("\"content\":\"Hel\"", "\"length\""), SLUICE_OK, "Hel{7,3}<length>",
+      NULL },
     { "a plain answer without a finish reason", 200, JSON, WHOLE("\"content\":\"Hel\"", "null"), SLUICE_ERR_TRUNCATED, "Hel{7,3}", NULL },
     { "a plain answer without choices", 200, JSON, "{\"choices\":[]}", SLUICE_ERR_TRUNCATED, "", NULL },
     { "no content type at all", 200, "", WHOLE("\"content\":\"a\"", "\"stop\""), SLUICE_OK, "a{7,3}<done>", NULL },
     { "half a document", 200, JSON, "{\"choices\":[", SLUICE_ERR_FORMAT, "", NULL },
     { "an empty document", 200, JSON, "", SLUICE_ERR_TRUNCATED, "", NULL },
-    { "wild numbers", 200, JSON, "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":1e300}}", SLUICE_OK, "a{0,4294967295}<done>", NULL },
-    { "wrong types everywhere", 200, JSON, "{\"choices\":[{\"index\":0,\"message\":[],\"finish_reason\":7}],\"usage\":[]}", SLUICE_ERR_TRUNCATED, "", NULL },
+    { "wild numbers", 200, JSON,
+      "{\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":"
+      "1e300}}",
+      SLUICE_OK, "a{0,4294967295}<done>", NULL },
+    { "wrong types everywhere", 200, JSON, "{\"choices\":[{\"index\":0,\"message\":[],\"finish_reason\":7}],\"usage\":[]}", SLUICE_ERR_TRUNCATED, "",
+      NULL },
     { "an error with status 200", 200, JSON, "{\"error\":{\"type\":\"overloaded\"}}", SLUICE_ERR_REMOTE, "", "overloaded" },
 
-    { "an error object", 429, JSON, "{\"error\":{\"message\":\"SECRET\",\"type\":\"insufficient_quota\",\"code\":\"x\"}}", SLUICE_ERR_REMOTE, "", "insufficient_quota (status 429)" },
-    { "type null, code a word", 400, JSON, "{\"error\":{\"type\":null,\"code\":\"content_filter\"}}", SLUICE_ERR_REMOTE, "", "content_filter (status 400)" },
-    { "llama-server: code a number", 400, JSON, "{\"error\":{\"code\":400,\"message\":\"SECRET\",\"type\":\"exceed_context_size_error\"}}", SLUICE_ERR_REMOTE, "", "exceed_context_size_error" },
+    { "an error object", 429, JSON, "{\"error\":{\"message\":\"SECRET\",\"type\":\"insufficient_quota\",\"code\":\"x\"}}", SLUICE_ERR_REMOTE, "",
+      "insufficient_quota (status 429)" },
+    { "type null, code a word", 400, JSON, "{\"error\":{\"type\":null,\"code\":\"content_filter\"}}", SLUICE_ERR_REMOTE, "",
+      "content_filter (status 400)" },
+    { "llama-server: code a number", 400, JSON, "{\"error\":{\"code\":400,\"message\":\"SECRET\",\"type\":\"exceed_context_size_error\"}}",
+      SLUICE_ERR_REMOTE, "", "exceed_context_size_error" },
     { "an error as a string", 404, JSON, "{\"error\":\"SECRET\"}", SLUICE_ERR_REMOTE, "", "(status 404)" },
     { "errors in an array", 500, JSON, "{\"error\":[{\"type\":\"server_error\"}]}", SLUICE_ERR_REMOTE, "", "server_error" },
     { "a document in an array", 503, JSON, "[{\"error\":{\"status\":\"UNAVAILABLE\"}}]", SLUICE_ERR_REMOTE, "", "UNAVAILABLE" },
@@ -387,8 +424,13 @@ static void prompts_and_answers_are_wiped_from_freed_memory(void **state)
     for (int is_stream = 0; is_stream < 2; is_stream++) {
         assert_int_equal(p->reader_open(&r, &fa.al, take_all, NULL, NULL), SLUICE_OK);
         assert_int_equal(p->reader_status(r, 200, NULL), SLUICE_OK);
-        assert_int_equal(p->reader_header(r, SLUICE_SPAN_LIT("content-type"), is_stream != 0 ? SLUICE_SPAN_LIT(STREAM) : SLUICE_SPAN_LIT(JSON), NULL), SLUICE_OK);
-        assert_int_equal(p->reader_feed(r, is_stream != 0 ? SLUICE_SPAN_LIT(PIECE("canary-77aa01") STOP("stop")) : SLUICE_SPAN_LIT(WHOLE("\"content\":\"canary-77aa01\"", "\"stop\"")), NULL), SLUICE_OK);
+        assert_int_equal(p->reader_header(r, SLUICE_SPAN_LIT("content-type"), is_stream != 0 ? SLUICE_SPAN_LIT(STREAM) : SLUICE_SPAN_LIT(JSON), NULL),
+                         SLUICE_OK);
+        assert_int_equal(p->reader_feed(r,
+                                        is_stream != 0 ? SLUICE_SPAN_LIT(PIECE("canary-77aa01") STOP("stop"))
+                                                       : SLUICE_SPAN_LIT(WHOLE("\"content\":\"canary-77aa01\"", "\"stop\"")),
+                                        NULL),
+                         SLUICE_OK);
         assert_int_equal(p->reader_finish(r, NULL), SLUICE_OK);
         p->reader_close(r);
     }

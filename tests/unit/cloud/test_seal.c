@@ -35,8 +35,8 @@ static sluice_buf new_request(size_t n)
     assert_true(sluice_buf_append_str(&content, CANARY));
     while (content.len < n)
         assert_true(sluice_buf_append_byte(&content, 'x'));
-    assert_int_equal(sluice_bhttp_request(&out, SLUICE_SPAN_LIT("POST"), SLUICE_SPAN_LIT("https"), SLUICE_SPAN_LIT("api.example"), SLUICE_SPAN_LIT("/v1"),
-                                          SLUICE_SPAN_EMPTY, sluice_buf_span(&content), NULL),
+    assert_int_equal(sluice_bhttp_request(&out, SLUICE_SPAN_LIT("POST"), SLUICE_SPAN_LIT("https"), SLUICE_SPAN_LIT("api.example"),
+                                          SLUICE_SPAN_LIT("/v1"), SLUICE_SPAN_EMPTY, sluice_buf_span(&content), NULL),
                      SLUICE_OK);
     sluice_buf_deinit(&content);
     return out;
@@ -50,7 +50,6 @@ static sluice_status to_buf(sluice_span bytes, void *user)
 
 /* One exchange: the sealed request, its opener, and the gateway that has opened it. */
 typedef struct exchange {
-    test_gate gate;
     sluice_envelope *envelope;
     sluice_answer_opener *opener;
     sluice_gateway_exchange *gateway;
@@ -58,14 +57,16 @@ typedef struct exchange {
     sluice_buf answer; /* sealed */
 } exchange;
 
+static test_gate shared; /* one ledger for all exchanges: each grant is an entry in it, and synced */
+
 static void exchange_open(exchange *x, bool is_streamed)
 {
     sluice_buf request = new_request(100);
     sluice_grant *grant;
 
-    test_gate_open(&x->gate, SLUICE_SPAN_EMPTY);
-    grant = test_gate_grant(&x->gate, sluice_buf_span(&request));
-    assert_int_equal(sluice_seal(grant, sluice_buf_span(&request), is_streamed, &x->gate.fp.platform, NULL, &x->envelope, &x->opener, NULL), SLUICE_OK);
+    grant = test_gate_grant(&shared, sluice_buf_span(&request));
+    assert_int_equal(sluice_seal(grant, sluice_buf_span(&request), is_streamed, &shared.fp.platform, NULL, &x->envelope, &x->opener, NULL),
+                     SLUICE_OK);
     sluice_grant_close(grant);
     assert_int_equal(sluice_gateway_open(&x->gateway, 7, TEST_GATEWAY_SECRET, sluice_envelope_content_type(x->envelope),
                                          sluice_envelope_bytes(x->envelope), NULL, &x->http, NULL),
@@ -84,7 +85,6 @@ static void exchange_close(exchange *x)
     sluice_answer_close(x->opener);
     sluice_gateway_close(x->gateway);
     sluice_buf_deinit(&x->answer);
-    test_gate_close(&x->gate);
 }
 
 static bool write_down(const sluice_answer_event *e, void *user)
@@ -94,7 +94,8 @@ static bool write_down(const sluice_answer_event *e, void *user)
     switch (e->part) {
     case SLUICE_ANSWER_STATUS: return sluice_buf_appendf(log, "%d|", e->http_status);
     case SLUICE_ANSWER_HEADER:
-        return sluice_buf_append_span(log, e->name) && sluice_buf_append_str(log, "=") && sluice_buf_append_span(log, e->value) && sluice_buf_append_str(log, "|");
+        return sluice_buf_append_span(log, e->name) && sluice_buf_append_str(log, "=") && sluice_buf_append_span(log, e->value) &&
+               sluice_buf_append_str(log, "|");
     case SLUICE_ANSWER_BODY: return sluice_buf_append_span(log, e->body);
     case SLUICE_ANSWER_END: return sluice_buf_append_str(log, "|end");
     }
@@ -139,9 +140,15 @@ static void gateway_gets_what_was_sealed(void **state)
 
 static void envelope_has_the_size_of_its_class_and_no_plaintext(void **state)
 {
-    static const struct { size_t content, sealed; bool is_streamed; } cases[] = {
-        { 20, 39 + 512 + 16, false }, { 300, 39 + 512 + 16, false }, { 500, 39 + 1024 + 16, false },
-        { 20, 39 + 1 + 512 + 16, true }, { 20000, 39 + 4 + 16384 + 1 + (20480 - 16368) + 16, true },
+    static const struct {
+        size_t content, sealed;
+        bool is_streamed;
+    } cases[] = {
+        { 20, 39 + 512 + 16, false },
+        { 300, 39 + 512 + 16, false },
+        { 500, 39 + 1024 + 16, false },
+        { 20, 39 + 1 + 512 + 16, true },
+        { 20000, 39 + 4 + 16384 + 1 + (20480 - 16368) + 16, true },
     };
     test_gate g;
 
@@ -196,9 +203,14 @@ static void no_envelope_without_a_grant_that_fits(void **state)
 
 static void a_bad_key_configuration_or_no_randomness_gives_no_envelope_and_spends_the_grant(void **state)
 {
-    static const struct { const char *config; sluice_status want; bool no_random; } cases[] = {
+    static const struct {
+        const char *config;
+        sluice_status want;
+        bool no_random;
+    } cases[] = {
         { "00050700200102", SLUICE_ERR_FORMAT, false },
-        { "00290700200000000000000000000000000000000000000000000000000000000000000000000400010003", SLUICE_ERR_INTEGRITY, false }, /* the zero point */
+        { "00290700200000000000000000000000000000000000000000000000000000000000000000000400010003", SLUICE_ERR_INTEGRITY,
+          false }, /* the zero point */
         { "0029070020aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000400010001", SLUICE_ERR_UNSUPPORTED, false },
         { "0029070020aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000400010003", SLUICE_ERR_IO, true },
     };
@@ -323,17 +335,6 @@ static void the_answer_to_another_request_is_refused(void **state)
     (void)state;
     exchange_open(&x, true);
     exchange_open(&y, true);
-    /* equal seeds gave both the same ephemeral key: another draw makes another request */
-    sluice_envelope_close(y.envelope);
-    sluice_answer_close(y.opener);
-    {
-        sluice_buf request = new_request(100);
-        sluice_grant *grant = test_gate_grant(&y.gate, sluice_buf_span(&request));
-
-        assert_int_equal(sluice_seal(grant, sluice_buf_span(&request), true, &y.gate.fp.platform, NULL, &y.envelope, &y.opener, NULL), SLUICE_OK);
-        sluice_grant_close(grant);
-        sluice_buf_deinit(&request);
-    }
     assert_int_equal(read_answer(&y, sluice_buf_span(&x.answer), x.answer.len, &log), SLUICE_ERR_INTEGRITY);
     assert_int_equal(log.len, 0);
     sluice_buf_deinit(&log);
@@ -343,7 +344,11 @@ static void the_answer_to_another_request_is_refused(void **state)
 
 static void only_the_content_type_of_the_requests_own_form_is_taken(void **state)
 {
-    static const struct { bool is_streamed; const char *type; sluice_status want; } cases[] = {
+    static const struct {
+        bool is_streamed;
+        const char *type;
+        sluice_status want;
+    } cases[] = {
         { false, "message/ohttp-res", SLUICE_OK },
         { false, "Message/OHTTP-Res; charset=x", SLUICE_OK },
         { false, "message/ohttp-chunked-res", SLUICE_ERR_FORMAT },
@@ -429,7 +434,13 @@ static void informational_responses_and_trailers_are_left_out(void **state)
     (void)state;
     exchange_open(&x, true);
     /* 103 with a header, 200 with another, content "hi", a trailer */
-    seal_answer(&x, vectors_unhex("03406701610161" "00" "40c801620162" "00" "026869" "00" "0174017400"));
+    seal_answer(&x, vectors_unhex("03406701610161"
+                                  "00"
+                                  "40c801620162"
+                                  "00"
+                                  "026869"
+                                  "00"
+                                  "0174017400"));
     assert_int_equal(read_answer(&x, sluice_buf_span(&x.answer), 1, &log), SLUICE_OK);
     assert_span_equal(sluice_buf_span(&log), SLUICE_SPAN_LIT("200|b=b|hi|end"));
     sluice_buf_deinit(&log);
@@ -438,9 +449,17 @@ static void informational_responses_and_trailers_are_left_out(void **state)
 
 static void sealed_bytes_that_are_no_whole_response_are_refused(void **state)
 {
-    static const struct { const char *hex; sluice_status want; } cases[] = {
-        { "", SLUICE_ERR_TRUNCATED }, { "0340c80000", SLUICE_OK }, { "0340c80002", SLUICE_ERR_TRUNCATED }, { "0340c8000161", SLUICE_ERR_TRUNCATED },
-        { "07", SLUICE_ERR_FORMAT }, { "0340c80002686900000001", SLUICE_ERR_FORMAT }, { "00034745540568747470730161012f", SLUICE_ERR_FORMAT },
+    static const struct {
+        const char *hex;
+        sluice_status want;
+    } cases[] = {
+        { "", SLUICE_ERR_TRUNCATED },
+        { "0340c80000", SLUICE_OK },
+        { "0340c80002", SLUICE_ERR_TRUNCATED },
+        { "0340c8000161", SLUICE_ERR_TRUNCATED },
+        { "07", SLUICE_ERR_FORMAT },
+        { "0340c80002686900000001", SLUICE_ERR_FORMAT },
+        { "00034745540568747470730161012f", SLUICE_ERR_FORMAT },
     };
 
     (void)state;
@@ -475,7 +494,8 @@ static void sealing_and_opening_leave_no_plaintext_in_freed_memory(void **state)
     fa.canary = CANARY;
     grant = test_gate_grant(&g, sluice_buf_span(&request));
     assert_int_equal(sluice_seal(grant, sluice_buf_span(&request), true, &g.fp.platform, &fa.al, &e, &o, NULL), SLUICE_OK);
-    assert_int_equal(sluice_gateway_open(&x, 7, TEST_GATEWAY_SECRET, sluice_envelope_content_type(e), sluice_envelope_bytes(e), &fa.al, &http, NULL), SLUICE_OK);
+    assert_int_equal(sluice_gateway_open(&x, 7, TEST_GATEWAY_SECRET, sluice_envelope_content_type(e), sluice_envelope_bytes(e), &fa.al, &http, NULL),
+                     SLUICE_OK);
     assert_int_equal(sluice_gateway_respond_begin(x, RANDOM, 200, NULL, 0, to_buf, &answer, NULL), SLUICE_OK);
     assert_int_equal(sluice_gateway_respond_body(x, http.body, NULL), SLUICE_OK);
     assert_int_equal(sluice_gateway_respond_end(x, NULL), SLUICE_OK);
@@ -492,6 +512,20 @@ static void sealing_and_opening_leave_no_plaintext_in_freed_memory(void **state)
     sluice_buf_deinit(&log);
     sluice_buf_deinit(&request);
     test_gate_close(&g);
+}
+
+static int open_shared_gate(void **state)
+{
+    (void)state;
+    test_gate_open(&shared, SLUICE_SPAN_EMPTY);
+    return 0;
+}
+
+static int close_shared_gate(void **state)
+{
+    (void)state;
+    test_gate_close(&shared);
+    return 0;
 }
 
 int main(void)
@@ -514,5 +548,5 @@ int main(void)
         cmocka_unit_test(sealing_and_opening_leave_no_plaintext_in_freed_memory),
     };
 
-    return cmocka_run_group_tests_name("seal", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("seal", tests, open_shared_gate, close_shared_gate);
 }

@@ -10,8 +10,8 @@ static bool write_down(sluice_span type, sluice_span data, void *user)
 {
     sluice_buf *log = user;
 
-    return sluice_buf_append_str(log, "[") && sluice_buf_append_span(log, type) && sluice_buf_append_str(log, "|") && sluice_buf_append_span(log, data) &&
-           sluice_buf_append_str(log, "]");
+    return sluice_buf_append_str(log, "[") && sluice_buf_append_span(log, type) && sluice_buf_append_str(log, "|") &&
+           sluice_buf_append_span(log, data) && sluice_buf_append_str(log, "]");
 }
 
 static sluice_status read_steps(sluice_span stream, size_t step, size_t line_max, size_t event_max, sluice_buf *log)
@@ -29,7 +29,9 @@ static sluice_status read_steps(sluice_span stream, size_t step, size_t line_max
 
 static void events_are_the_same_wherever_the_bytes_are_cut(void **state)
 {
-    static const struct { const char *why, *stream, *want; } cases[] = {
+    static const struct {
+        const char *why, *stream, *want;
+    } cases[] = {
         { "one event", "data: a\n\n", "[message|a]" },
         { "no space after the colon", "data:a\n\n", "[message|a]" },
         { "only one space is dropped", "data:  a\n\n", "[message| a]" },
@@ -44,12 +46,19 @@ static void events_are_the_same_wherever_the_bytes_are_cut(void **state)
         { "CRLF line ends", "data: a\r\n\r\ndata: b\r\n\r\n", "[message|a][message|b]" },
         { "mixed line ends", "data: a\r\ndata: b\n\r\ndata: c\r\n\n", "[message|a\nb][message|c]" },
         { "empty lines", "\n\n\r\n\rdata: a\n\n\n\n", "[message|a]" },
-        { "byte order mark", "\xef\xbb\xbf" "data: a\n\n", "[message|a]" },
-        { "only one byte order mark", "\xef\xbb\xbf\xef\xbb\xbf" "data: a\n\ndata: b\n\n", "[message|b]" },
+        { "byte order mark",
+          "\xef\xbb\xbf"
+          "data: a\n\n",
+          "[message|a]" },
+        { "only one byte order mark",
+          "\xef\xbb\xbf\xef\xbb\xbf"
+          "data: a\n\ndata: b\n\n",
+          "[message|b]" },
         { "the beginning of one that is none", "\xef\xbb\x80: x\ndata: a\n\n", "[message|a]" },
         { "the last event without its empty line is dropped", "data: a\n\ndata: b\n", "[message|a]" },
         { "colons in the value", "data: {\"a\":1}\n\n", "[message|{\"a\":1}]" },
-        { "text of many bytes", "data: gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \xe2\x82\xac\n\n", "[message|gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \xe2\x82\xac]" },
+        { "text of many bytes", "data: gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \xe2\x82\xac\n\n",
+          "[message|gr\xc3\xbc\xc3\x9f \xf0\x9f\x98\x80 \xe2\x82\xac]" },
         { "nothing", "", "" },
     };
 
@@ -70,7 +79,8 @@ static void events_are_the_same_wherever_the_bytes_are_cut(void **state)
 
 static void every_pair_of_cuts_gives_the_same_events(void **state)
 {
-    static const char stream[] = "\xef\xbb\xbf" ":c\r\nevent: \xc3\xbc\r\ndata: a\r\rdata\n\ndata: \xf0\x9f\x98\x80\n\r\n";
+    static const char stream[] = "\xef\xbb\xbf"
+                                 ":c\r\nevent: \xc3\xbc\r\ndata: a\r\rdata\n\ndata: \xf0\x9f\x98\x80\n\r\n";
     const size_t len = sizeof stream - 1;
 
     (void)state;
@@ -92,7 +102,11 @@ static void every_pair_of_cuts_gives_the_same_events(void **state)
 
 static void lines_and_events_are_limited(void **state)
 {
-    static const struct { const char *why, *stream; size_t line_max, event_max; sluice_status want; } cases[] = {
+    static const struct {
+        const char *why, *stream;
+        size_t line_max, event_max;
+        sluice_status want;
+    } cases[] = {
         { "a line of just the limit", "data: abcd\n\n", 10, 100, SLUICE_OK },
         { "a line above it", "data: abcde\n\n", 10, 100, SLUICE_ERR_LIMIT },
         { "a line without end", "aaaaaaaaaaaaaaaaaaaaaaaa", 10, 100, SLUICE_ERR_LIMIT },
@@ -114,7 +128,8 @@ static void lines_and_events_are_limited(void **state)
 
 static void what_is_not_utf8_is_refused(void **state)
 {
-    static const char *const streams[] = { "data: \xff\n\n", "data: \xc3\n\n", "data: \xed\xa0\x80\n\n", ": \xc0\x80\n\n", "event: \xf5\x80\x80\x80\n\n" };
+    static const char *const streams[] = { "data: \xff\n\n", "data: \xc3\n\n", "data: \xed\xa0\x80\n\n", ": \xc0\x80\n\n",
+                                           "event: \xf5\x80\x80\x80\n\n" };
 
     (void)state;
     for (size_t i = 0; i < sizeof streams / sizeof streams[0]; i++) {

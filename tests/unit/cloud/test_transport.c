@@ -1,5 +1,7 @@
 /* test_transport.c - the transport against real TLS servers: what is verified before a byte leaves, what is reported, what is bounded.
  *
+ * The envelopes come from the real gate and seal: there is no other way to make one.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #define _GNU_SOURCE /* setenv, pthread_create */
@@ -11,12 +13,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cloud-adapters/oblivious/seal.h"
 #include "cloud-adapters/transport/transport.h"
 #include "tests/support/fake_allocator.h"
-#include "tests/unit/cloud/fake_envelope.h"
+#include "tests/unit/cloud/gate.h"
 #include "tests/unit/cloud/tls_server.h"
 
 enum { LIMIT_MS = 10000 };
+
+/* A smallest binary HTTP request (RFC 9292): framing, method, scheme, authority, path, nothing else. */
+static const uint8_t inner_request[] = "\x00\x04POST\x05https\x07gw.test\x01/\x00\x00";
 
 /* What an exchange has reported: "CONNECTED SENT STATUS:200 name=value BODY END", and the body. */
 typedef struct record {
@@ -25,17 +31,19 @@ typedef struct record {
     size_t n_body;
     sluice_error error;
     bool was_sent, is_over;
-    sluice_transport *cancel_with; /* cancel from inside the first event of ... */
+    sluice_transport *cancel_with; /* cancel from inside the first event of that kind */
     sluice_exchange_event_kind cancel_at;
     sluice_exchange *exchange;
-    fake_envelope *owned; /* freed with the cancel, as its owner may */
+    sluice_envelope *envelope;     /* goes with the cancel or the terminal event, as its owner may let it go */
     int n_after_cancel;
 } record;
 
 typedef struct fixture {
+    test_gate gate;
+    sluice_policy_endpoint *endpoint; /* the gate's */
+    bool is_streamed;
     fake_allocator allocator;
     sluice_transport transport;
-    fake_envelope envelope;
     sluice_exchange_limits limits;
     char url[200];
     char *ca, *pin, *other_pin;
@@ -85,8 +93,10 @@ static void on_event(const sluice_exchange_event *e, void *user)
     if (r->cancel_with != NULL && e->kind == r->cancel_at) {
         r->cancel_with->cancel(r->cancel_with->user, r->exchange);
         r->is_over = true;
-        free(r->owned);
-        r->owned = NULL;
+    }
+    if (r->is_over) {
+        sluice_envelope_close(r->envelope);
+        r->envelope = NULL;
     }
 }
 
@@ -109,12 +119,12 @@ static int setup(void **state)
     f->ca = test_read_text(dir, "ca.pem");
     f->pin = test_read_text(dir, "pin.txt");
     f->other_pin = test_read_text(dir, "other_pin.txt");
-    f->envelope.pins[0] = f->pin;
-    f->envelope.content_type = "message/ohttp-req";
-    f->envelope.bytes = "0123456789 sealed bytes";
-    f->envelope.destination = (sluice_destination){
-        .endpoint_id = "gw", .url = f->url, .ca_pem = f->ca, .spki_pins = f->envelope.pins, .n_spki_pins = 1, .response_bytes_max = 32768
-    };
+    test_gate_open(&f->gate, SLUICE_SPAN_EMPTY);
+    f->endpoint = &f->gate.policy.endpoints[0];
+    f->endpoint->url = f->url;
+    f->endpoint->ca_pem = f->ca;
+    f->endpoint->spki_pins[0] = f->pin;
+    f->endpoint->n_spki_pins = 1;
     f->limits.deadline_us = now_us() + LIMIT_MS * 1000ull;
     *state = f;
     return 0;
@@ -127,6 +137,8 @@ static int teardown(void **state)
     if (f == NULL)
         return 0;
     f->transport.close(f->transport.user);
+    sluice_envelope_close(f->record.envelope);
+    test_gate_close(&f->gate);
     free(f->ca);
     free(f->pin);
     free(f->other_pin);
@@ -144,11 +156,32 @@ static int teardown(void **state)
         return;                                                                               \
     }
 
+/* Through the gate and the seal, to where the endpoint says. */
+static sluice_envelope *seal(fixture *f)
+{
+    const sluice_span plain = sluice_span_of(inner_request, sizeof inner_request - 1);
+    sluice_grant *grant = test_gate_grant(&f->gate, plain);
+    sluice_envelope *envelope = NULL;
+    sluice_answer_opener *opener = NULL;
+
+    assert_int_equal(sluice_seal(grant, plain, f->is_streamed, &f->gate.fp.platform, NULL, &envelope, &opener, NULL), SLUICE_OK);
+    sluice_answer_close(opener);
+    sluice_grant_close(grant);
+    return envelope;
+}
+
+static void forget(fixture *f)
+{
+    sluice_envelope_close(f->record.envelope);
+    memset(&f->record, 0, sizeof f->record);
+}
+
 static sluice_status start(fixture *f, const char *host, int port)
 {
     (void)snprintf(f->url, sizeof f->url, "https://%s:%d/ohttp?x=1", host, port);
-    return f->transport.open(f->transport.user, fake_envelope_view(f->record.owned ? f->record.owned : &f->envelope), &f->limits, on_event, &f->record,
-                             &f->record.exchange, &f->record.error);
+    sluice_envelope_close(f->record.envelope);
+    f->record.envelope = seal(f);
+    return f->transport.open(f->transport.user, f->record.envelope, &f->limits, on_event, &f->record, &f->record.exchange, &f->record.error);
 }
 
 static void step_until_over(fixture *f)
@@ -171,12 +204,21 @@ static void step_until_seen(fixture *f, tls_server *s, const char *text)
         fail_msg("the server never saw \"%s\", but:\n%s\nevents: %s %s", text, s->seen, f->record.events, f->record.error.message);
 }
 
+static void step_until_sent(fixture *f)
+{
+    const uint64_t until_us = now_us() + LIMIT_MS * 1000ull;
+
+    while (strstr(f->record.events, "SENT") == NULL && !f->record.is_over && now_us() < until_us)
+        (void)f->transport.step(f->transport.user, 20);
+}
+
 /* One exchange with a server that says `answer` once the request is there, then cuts the connection where `cut` says so. */
 static void exchange_with(fixture *f, tls_server *s, const char *answer, bool cut)
 {
     tls_server_open(s, test_certs(), "good", "-tls1_3");
     assert_int_equal(start(f, "localhost", s->port), SLUICE_OK);
-    step_until_seen(f, s, "sealed bytes");
+    step_until_seen(f, s, "POST /ohttp");
+    step_until_sent(f);
     tls_server_say(s, answer);
     if (cut) {
         for (int i = 0; i < 10; i++) /* let it go out first */
@@ -204,12 +246,12 @@ static void events_come_in_order_and_the_body_is_whole(void **state)
 static void the_request_is_one_plain_post_with_fixed_headers(void **state)
 {
     static const char *const wanted[] = { "POST /ohttp?x=1 HTTP/1.1\r\n", "Content-Type: message/ohttp-chunked-req\r\n", "Accept: message/ohttp-chunked-res\r\n",
-                                          "User-Agent: Sluice\r\n", "Content-Length: 23\r\n", "Incremental: ?1\r\n", "0123456789 sealed bytes" };
+                                          "User-Agent: Sluice\r\n", "Content-Length: ", "Incremental: ?1\r\n" };
     static const char *const unwanted[] = { "Expect:", "Accept-Encoding:", "Cookie:", "Referer:", "Authorization:", "Accept: */*" };
     FIXTURE(f);
     tls_server s;
 
-    f->envelope.content_type = "message/ohttp-chunked-req";
+    f->is_streamed = true;
     exchange_with(f, &s, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false);
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         if (strstr(s.seen, wanted[i]) == NULL)
@@ -276,9 +318,9 @@ static void a_backup_pin_is_as_good_as_the_first(void **state)
     FIXTURE(f);
     tls_server s;
 
-    f->envelope.pins[0] = f->other_pin;
-    f->envelope.pins[1] = f->pin;
-    f->envelope.destination.n_spki_pins = 2;
+    f->endpoint->spki_pins[0] = f->other_pin;
+    f->endpoint->spki_pins[1] = f->pin;
+    f->endpoint->n_spki_pins = 2;
     exchange_with(f, &s, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false);
     assert_non_null(strstr(f->record.events, "END"));
 }
@@ -290,7 +332,8 @@ static void an_address_counts_as_a_name_where_the_certificate_has_it(void **stat
 
     tls_server_open(&s, test_certs(), "good", "-tls1_3");
     assert_int_equal(start(f, "127.0.0.1", s.port), SLUICE_OK);
-    step_until_seen(f, &s, "sealed bytes");
+    step_until_seen(f, &s, "POST /ohttp");
+    step_until_sent(f);
     assert_non_null(strstr(f->record.events, "CONNECTED SENT"));
     tls_server_close(&s);
 }
@@ -317,13 +360,13 @@ static void servers_that_cannot_be_trusted_get_no_request_byte(void **state)
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         tls_server s;
-        memset(&f->record, 0, sizeof f->record);
-        f->envelope.pins[0] = cases[i].wrong_pin ? f->other_pin : f->pin;
+        forget(f);
+        f->endpoint->spki_pins[0] = cases[i].wrong_pin ? f->other_pin : f->pin;
         tls_server_open(&s, test_certs(), cases[i].certificate, cases[i].version);
         assert_int_equal(start(f, "localhost", s.port), SLUICE_OK);
         step_until_over(f);
         usleep(100000); /* so that what the server got could be here */
-        if (tls_server_has_seen(&s, "POST") || tls_server_has_seen(&s, "sealed"))
+        if (tls_server_has_seen(&s, "POST") || tls_server_has_seen(&s, "Content-"))
             fail_msg("%s: the server has the request", cases[i].why);
         if (f->record.error.status != cases[i].want || strstr(f->record.error.message, cases[i].words) == NULL || f->record.error.hint[0] == '\0')
             fail_msg("%s: %s: %s (%s)", cases[i].why, sluice_status_name(f->record.error.status), f->record.error.message, f->record.error.hint);
@@ -358,33 +401,41 @@ static void something_that_is_not_tls_fails_the_handshake(void **state)
     raw_server_close(&s);
 }
 
+static void expect_refused_at_once(fixture *f, const char *what)
+{
+    sluice_error err = SLUICE_ERROR_INIT;
+    sluice_exchange *x;
+
+    forget(f);
+    f->record.envelope = seal(f);
+    if (f->transport.open(f->transport.user, f->record.envelope, &f->limits, on_event, &f->record, &x, &err) != SLUICE_ERR_ARGUMENT || x != NULL)
+        fail_msg("taken: %s", what);
+    assert_string_equal(err.where, "gw");
+    assert_string_equal(f->record.events, "");
+}
+
+/* No policy file that says this would be read; the transport does not count on it. */
 static void destinations_that_cannot_be_verified_are_refused_at_once(void **state)
 {
     FIXTURE(f);
     static const char *const urls[] = { "http://localhost:1/", "ftp://localhost/", "https://user:word@localhost/", "https://", "/path", "" };
     static const char *const pins[] = { "", "short=", "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA;AAAAAAAAAAAAAAAAAAAAA=" };
-    sluice_exchange *x;
-    sluice_error err = SLUICE_ERROR_INIT;
 
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
-        f->envelope.destination.url = urls[i];
-        if (f->transport.open(f->transport.user, fake_envelope_view(&f->envelope), &f->limits, on_event, &f->record, &x, &err) != SLUICE_ERR_ARGUMENT || x != NULL)
-            fail_msg("taken: %s", urls[i]);
+        f->endpoint->url = urls[i];
+        expect_refused_at_once(f, urls[i]);
     }
-    f->envelope.destination.url = "https://localhost:1/";
+    f->endpoint->url = "https://localhost:1/";
     for (size_t i = 0; i < sizeof pins / sizeof pins[0]; i++) {
-        f->envelope.pins[0] = pins[i];
-        if (f->transport.open(f->transport.user, fake_envelope_view(&f->envelope), &f->limits, on_event, &f->record, &x, &err) != SLUICE_ERR_ARGUMENT || x != NULL)
-            fail_msg("taken: %s", pins[i]);
+        f->endpoint->spki_pins[0] = pins[i];
+        expect_refused_at_once(f, pins[i]);
     }
-    f->envelope.pins[0] = f->pin;
-    f->envelope.destination.n_spki_pins = 0;
-    assert_int_equal(f->transport.open(f->transport.user, fake_envelope_view(&f->envelope), &f->limits, on_event, &f->record, &x, &err), SLUICE_ERR_ARGUMENT);
-    f->envelope.destination.n_spki_pins = 1;
-    f->envelope.destination.ca_pem = "";
-    assert_int_equal(f->transport.open(f->transport.user, fake_envelope_view(&f->envelope), &f->limits, on_event, &f->record, &x, &err), SLUICE_ERR_ARGUMENT);
-    assert_string_equal(err.where, "gw");
-    assert_string_equal(f->record.events, "");
+    f->endpoint->n_spki_pins = 0;
+    expect_refused_at_once(f, "no pin");
+    f->endpoint->spki_pins[0] = f->pin;
+    f->endpoint->n_spki_pins = 1;
+    f->endpoint->ca_pem = "";
+    expect_refused_at_once(f, "no CA");
 }
 
 static void a_ca_that_is_no_certificate_fails_closed(void **state)
@@ -392,7 +443,7 @@ static void a_ca_that_is_no_certificate_fails_closed(void **state)
     FIXTURE(f);
     tls_server s;
 
-    f->envelope.destination.ca_pem = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+    f->endpoint->ca_pem = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
     tls_server_open(&s, test_certs(), "good", "-tls1_3");
     assert_int_equal(start(f, "localhost", s.port), SLUICE_OK);
     step_until_over(f);
@@ -417,7 +468,7 @@ static void each_timer_ends_its_own_phase(void **state)
     assert_non_null(strstr(f->record.error.message, "no connection in time"));
     raw_server_close(&silent);
 
-    memset(&f->record, 0, sizeof f->record);
+    forget(f);
     f->limits.connect_ms = 0;
     f->limits.first_byte_ms = 500;
     tls_server_open(&s, test_certs(), "good", "-tls1_3");
@@ -428,7 +479,7 @@ static void each_timer_ends_its_own_phase(void **state)
     assert_true(f->record.was_sent);
     tls_server_close(&s);
 
-    memset(&f->record, 0, sizeof f->record);
+    forget(f);
     f->limits.first_byte_ms = 0;
     f->limits.gap_ms = 1000;
     exchange_with(f, &s, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", false);
@@ -436,7 +487,7 @@ static void each_timer_ends_its_own_phase(void **state)
     assert_non_null(strstr(f->record.error.message, "stalled"));
     assert_int_equal(f->record.n_body, 3);
 
-    memset(&f->record, 0, sizeof f->record);
+    forget(f);
     f->limits.gap_ms = 0;
     f->limits.deadline_us = now_us() + 1000000;
     tls_server_open(&s, test_certs(), "good", "-tls1_3");
@@ -468,7 +519,7 @@ static void an_answer_that_breaks_off_is_truncated(void **state)
     tls_server s;
 
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-        memset(&f->record, 0, sizeof f->record);
+        forget(f);
         exchange_with(f, &s, answers[i], true);
         if (f->record.error.status != SLUICE_ERR_TRUNCATED)
             fail_msg("%s: %s %s", answers[i], f->record.events, f->record.error.message);
@@ -497,13 +548,13 @@ static void answers_stay_within_their_limits(void **state)
     assert_int_equal(f->record.error.status, SLUICE_ERR_LIMIT);
     assert_int_equal(f->record.n_body, 0);
 
-    memset(&f->record, 0, sizeof f->record);
+    forget(f);
     (void)snprintf(answer, 60000, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n%02000d\r\n0\r\n\r\n", 0); /* not announced */
     exchange_with(f, &s, answer, false);
     assert_int_equal(f->record.error.status, SLUICE_ERR_LIMIT);
     assert_true(f->record.n_body <= 1000);
 
-    memset(&f->record, 0, sizeof f->record);
+    forget(f);
     strcpy(answer, "HTTP/1.1 200 OK\r\n");
     for (int i = 0; i < 70; i++)
         sprintf(answer + strlen(answer), "X-%d: y\r\n", i);
@@ -521,7 +572,7 @@ static void nonsense_instead_of_http_is_an_error(void **state)
     tls_server s;
 
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
-        memset(&f->record, 0, sizeof f->record);
+        forget(f);
         exchange_with(f, &s, answers[i], false);
         if (f->record.error.status != SLUICE_ERR_NETWORK)
             fail_msg("%s: %s %s", answers[i], f->record.events, f->record.error.message);
@@ -537,11 +588,9 @@ static void nothing_follows_a_cancel(void **state)
     tls_server s;
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        memset(&f->record, 0, sizeof f->record);
+        forget(f);
         f->record.cancel_with = &f->transport;
         f->record.cancel_at = kinds[i];
-        f->record.owned = malloc(sizeof f->envelope);
-        *f->record.owned = f->envelope;
         exchange_with(f, &s, "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\nContent-Length: 3\r\n\r\nabc", false);
         for (int k = 0; k < 5; k++)
             assert_int_equal(f->transport.step(f->transport.user, 10), 0);
@@ -613,19 +662,17 @@ static void exchanges_run_side_by_side(void **state)
     FIXTURE(f);
     tls_server s[2];
     record records[2] = { 0 };
-    fake_envelope envelopes[2];
     char urls[2][100];
 
     for (int i = 0; i < 2; i++) {
         tls_server_open(&s[i], test_certs(), "good", "-tls1_3");
         (void)snprintf(urls[i], sizeof urls[i], "https://localhost:%d/", s[i].port);
-        envelopes[i] = f->envelope;
-        envelopes[i].destination.url = urls[i];
-        envelopes[i].destination.spki_pins = envelopes[i].pins;
-        assert_int_equal(f->transport.open(f->transport.user, fake_envelope_view(&envelopes[i]), &f->limits, on_event, &records[i], &records[i].exchange, NULL), SLUICE_OK);
+        f->endpoint->url = urls[i];
+        records[i].envelope = seal(f);
+        assert_int_equal(f->transport.open(f->transport.user, records[i].envelope, &f->limits, on_event, &records[i], &records[i].exchange, NULL), SLUICE_OK);
     }
-    step_until_seen(f, &s[1], "sealed bytes");
-    step_until_seen(f, &s[0], "sealed bytes");
+    step_until_seen(f, &s[1], "POST /");
+    step_until_seen(f, &s[0], "POST /");
     tls_server_say(&s[1], "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo");
     while (!records[1].is_over)
         assert_int_not_equal(f->transport.step(f->transport.user, 100), 0);
@@ -650,7 +697,7 @@ static sluice_status open_attempt(const sluice_allocator *al, void *user)
         assert_null(t.user);
         return st;
     }
-    st = t.open(t.user, fake_envelope_view(&f->envelope), &f->limits, on_event, &f->record, &x, NULL);
+    st = t.open(t.user, f->record.envelope, &f->limits, on_event, &f->record, &x, NULL);
     assert_true((st == SLUICE_OK) == (x != NULL));
     t.close(t.user);
     return st;
@@ -660,7 +707,8 @@ static void memory_running_out_is_a_status(void **state)
 {
     FIXTURE(f);
 
-    (void)snprintf(f->url, sizeof f->url, "https://localhost:1/");
+    f->endpoint->url = "https://localhost:1/";
+    f->record.envelope = seal(f);
     assert_int_equal(fake_allocator_sweep(open_attempt, f), 2); /* the transport, the exchange */
 }
 

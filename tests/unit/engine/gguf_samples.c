@@ -132,8 +132,19 @@ void sample_bpe(sluice_buf *out, const sample_bpe_options *o)
 void sample_spm_small(sluice_buf *out)
 {
     static const sample_token tokens[] = {
-        { "<unk>", 2, 0 }, { "<s>", 3, 0 }, { "</s>", 3, 0 }, { "<0x41>", 6, 0 }, { "\xe2\x96\x81", 1, -5 }, { "a", 1, -3 }, { "b", 1, -4 },
-        { "ab", 1, -1 }, { "\xe2\x96\x81" "a", 1, -2 }, { "[tool]", 4, 0 }, { "", 5, 0 },
+        { "<unk>", 2, 0 },
+        { "<s>", 3, 0 },
+        { "</s>", 3, 0 },
+        { "<0x41>", 6, 0 },
+        { "\xe2\x96\x81", 1, -5 },
+        { "a", 1, -3 },
+        { "b", 1, -4 },
+        { "ab", 1, -1 },
+        { "\xe2\x96\x81"
+          "a",
+          1, -2 },
+        { "[tool]", 4, 0 },
+        { "", 5, 0 },
     };
     static const float f32[8] = { 1, 2, 3, 4, 5, 6, 7, 8 };
     static const uint8_t f16[12], q8_0[34 * 2] = { 0, 0x3c, 1, 2, 3 };
@@ -173,8 +184,19 @@ void sample_spm_small(sluice_buf *out)
 void sample_bpe_small(sluice_buf *out)
 {
     static const sample_token tokens[] = {
-        { "<|bos|>", 3, 0 }, { "<|eos|>", 3, 0 }, { "<|action|>", 3, 0 }, { "a", 1, 0 }, { "b", 1, 0 }, { "c", 1, 0 }, { "\xc4\xa0", 1, 0 },
-        { "ab", 1, 0 }, { "abc", 1, 0 }, { "\xc4\xa0" "a", 1, 0 }, { "[x]", 4, 0 },
+        { "<|bos|>", 3, 0 },
+        { "<|eos|>", 3, 0 },
+        { "<|action|>", 3, 0 },
+        { "a", 1, 0 },
+        { "b", 1, 0 },
+        { "c", 1, 0 },
+        { "\xc4\xa0", 1, 0 },
+        { "ab", 1, 0 },
+        { "abc", 1, 0 },
+        { "\xc4\xa0"
+          "a",
+          1, 0 },
+        { "[x]", 4, 0 },
     };
     static const char *const merges[] = { "a b", "ab c", "\xc4\xa0 a" };
     vocabulary *v = calloc(1, sizeof *v);

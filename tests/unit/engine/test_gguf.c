@@ -100,11 +100,15 @@ static void good_file_gives_every_value_and_tensor(void **state)
 
 static void getters_check_type_and_range_and_name_the_key(void **state)
 {
-    static const struct { const char *key; bool u32, u64, i32; uint64_t value; } integers[] = {
-        { "a.u8", true, true, true, 255 },             { "a.i8", false, false, true, UINT64_MAX }, { "a.u16", true, true, true, 65535 },
-        { "a.i16", false, false, true, UINT64_MAX },   { "a.u32", true, true, false, 4000000000u },
-        { "a.i32", false, false, true, UINT64_MAX - 6 }, { "a.u64", false, true, false, 1ull << 32 }, { "a.i64", false, false, true, UINT64_MAX - 1 },
-        { "a.f32", false, false, false, 0 },           { "a.bool", false, false, false, 0 },
+    static const struct {
+        const char *key;
+        bool u32, u64, i32;
+        uint64_t value;
+    } integers[] = {
+        { "a.u8", true, true, true, 255 },           { "a.i8", false, false, true, UINT64_MAX },      { "a.u16", true, true, true, 65535 },
+        { "a.i16", false, false, true, UINT64_MAX }, { "a.u32", true, true, false, 4000000000u },     { "a.i32", false, false, true, UINT64_MAX - 6 },
+        { "a.u64", false, true, false, 1ull << 32 }, { "a.i64", false, false, true, UINT64_MAX - 1 }, { "a.f32", false, false, false, 0 },
+        { "a.bool", false, false, false, 0 },
     };
     sluice_error err = SLUICE_ERROR_INIT;
     const sluice_gguf_value *v = NULL;
@@ -184,23 +188,54 @@ static sluice_span payload(uint32_t head, size_t n, uint64_t a, uint64_t b)
     return sluice_span_of(bytes, 4 + 8 * n);
 }
 
-#define RAW(name, key, type, bytes) static void name(sluice_gguf_writer *w) { sluice_gguf_put_raw(w, SLUICE_SPAN_LIT(key), type, bytes); }
-#define ROW(name, label, type, n_dims, offset, ...) \
-    static void name(sluice_gguf_writer *w) \
-    { \
-        sluice_gguf_put_tensor_row(w, SLUICE_SPAN_LIT(label), type, n_dims, (uint64_t[4]){ __VA_ARGS__ }, offset); \
-        (void)sluice_buf_append(&w->data, (uint8_t[64]){ 0 }, 64); \
+#define RAW(name, key, type, bytes)                                                                                                                  \
+    static void name(sluice_gguf_writer *w)                                                                                                          \
+    {                                                                                                                                                \
+        sluice_gguf_put_raw(w, SLUICE_SPAN_LIT(key), type, bytes);                                                                                   \
+    }
+#define ROW(name, label, type, n_dims, offset, ...)                                                                                                  \
+    static void name(sluice_gguf_writer *w)                                                                                                          \
+    {                                                                                                                                                \
+        sluice_gguf_put_tensor_row(w, SLUICE_SPAN_LIT(label), type, n_dims, (uint64_t[4]){ __VA_ARGS__ }, offset);                                   \
+        (void)sluice_buf_append(&w->data, (uint8_t[64]){ 0 }, 64);                                                                                   \
     }
 
-static void many_values(sluice_gguf_writer *w) { w->n_values = UINT64_MAX; }
-static void wrapping_values(sluice_gguf_writer *w) { w->n_values = UINT64_MAX / sizeof(sluice_gguf_value) + 2; }
-static void many_tensors(sluice_gguf_writer *w) { w->n_tensors = UINT64_MAX; }
-static void million_tensors(sluice_gguf_writer *w) { w->n_tensors = 1000000; }
-static void version_0(sluice_gguf_writer *w) { w->version = 0; }
-static void version_1(sluice_gguf_writer *w) { w->version = 1; }
-static void version_4(sluice_gguf_writer *w) { w->version = 4; }
-static void version_2_31(sluice_gguf_writer *w) { w->version = 0x80000000u; }
-static void big_endian(sluice_gguf_writer *w) { w->version = 0x03000000u; }
+static void many_values(sluice_gguf_writer *w)
+{
+    w->n_values = UINT64_MAX;
+}
+static void wrapping_values(sluice_gguf_writer *w)
+{
+    w->n_values = UINT64_MAX / sizeof(sluice_gguf_value) + 2;
+}
+static void many_tensors(sluice_gguf_writer *w)
+{
+    w->n_tensors = UINT64_MAX;
+}
+static void million_tensors(sluice_gguf_writer *w)
+{
+    w->n_tensors = 1000000;
+}
+static void version_0(sluice_gguf_writer *w)
+{
+    w->version = 0;
+}
+static void version_1(sluice_gguf_writer *w)
+{
+    w->version = 1;
+}
+static void version_4(sluice_gguf_writer *w)
+{
+    w->version = 4;
+}
+static void version_2_31(sluice_gguf_writer *w)
+{
+    w->version = 0x80000000u;
+}
+static void big_endian(sluice_gguf_writer *w)
+{
+    w->version = 0x03000000u;
+}
 RAW(empty_key, "", SLUICE_GGUF_U64, SLUICE_SPAN_LIT("12345678"))
 RAW(nul_in_key, "a\0b", SLUICE_GGUF_U8, SLUICE_SPAN_LIT("x"))
 RAW(key_not_ascii, "a\xff", SLUICE_GGUF_U8, SLUICE_SPAN_LIT("x"))
@@ -220,7 +255,9 @@ RAW(alignment_0, "general.alignment", SLUICE_GGUF_U32, u32_bytes(0))
 RAW(alignment_1, "general.alignment", SLUICE_GGUF_U32, u32_bytes(1))
 RAW(alignment_48, "general.alignment", SLUICE_GGUF_U32, u32_bytes(48))
 RAW(alignment_2_31, "general.alignment", SLUICE_GGUF_U32, u32_bytes(0x80000000u))
-RAW(alignment_string, "general.alignment", SLUICE_GGUF_STRING, SLUICE_SPAN_LIT("\2\0\0\0\0\0\0\0" "32"))
+RAW(alignment_string, "general.alignment", SLUICE_GGUF_STRING,
+    SLUICE_SPAN_LIT("\2\0\0\0\0\0\0\0"
+                    "32"))
 RAW(split, "split.count", SLUICE_GGUF_U32, u32_bytes(5))
 RAW(split_negative, "split.count", SLUICE_GGUF_I32, u32_bytes(UINT32_MAX))
 ROW(tensor_no_name, "", 0, 1, 0, 16)
@@ -362,8 +399,8 @@ static void bad_files_are_refused_with_their_place(void **state)
         bad_files[i].build(&w);
         assert_true(sluice_gguf_writer_finish(&w, &b));
         st = open_exact(&g, sluice_buf_span(&b), &block, &err);
-        if (st != bad_files[i].status || g != NULL || err.status != st || strstr(err.message, bad_files[i].says) == NULL || !err.has_offset
-            || err.offset > b.len)
+        if (st != bad_files[i].status || g != NULL || err.status != st || strstr(err.message, bad_files[i].says) == NULL || !err.has_offset ||
+            err.offset > b.len)
             fail_msg("%s: %s \"%s\" at %llu", bad_files[i].why, sluice_status_name(st), err.message, (unsigned long long)err.offset);
         sluice_gguf_writer_deinit(&w);
         sluice_buf_deinit(&b);
@@ -459,7 +496,9 @@ static void known_types_open_but_only_four_compute(void **state)
 
 enum { COLLIDING_STAGES = 9, CANDIDATES = 1 << 18, BLOCK_LEN = 8 };
 
-typedef struct candidate { uint32_t hash, number; } candidate;
+typedef struct candidate {
+    uint32_t hash, number;
+} candidate;
 
 static uint32_t fnv(uint32_t h, const char *s, size_t n)
 {
@@ -736,20 +775,13 @@ static void row_sizes_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_file_gives_every_value_and_tensor),
-        cmocka_unit_test(getters_check_type_and_range_and_name_the_key),
-        cmocka_unit_test(bad_files_are_refused_with_their_place),
-        cmocka_unit_test(other_files_are_not_gguf),
-        cmocka_unit_test(version_2_reads_like_version_3),
-        cmocka_unit_test(not_finite_numbers_are_refused),
-        cmocka_unit_test(known_types_open_but_only_four_compute),
-        cmocka_unit_test(names_made_to_collide_are_refused),
-        cmocka_unit_test(every_prefix_of_a_file_ends_in_a_status),
-        cmocka_unit_test(every_changed_byte_of_a_file_ends_in_a_status),
-        cmocka_unit_test(every_word_made_extreme_ends_in_a_status),
-        cmocka_unit_test(a_file_is_mapped_and_errors_name_it),
-        cmocka_unit_test(every_failed_allocation_is_no_memory),
-        cmocka_unit_test(row_sizes_are_checked),
+        cmocka_unit_test(good_file_gives_every_value_and_tensor),   cmocka_unit_test(getters_check_type_and_range_and_name_the_key),
+        cmocka_unit_test(bad_files_are_refused_with_their_place),   cmocka_unit_test(other_files_are_not_gguf),
+        cmocka_unit_test(version_2_reads_like_version_3),           cmocka_unit_test(not_finite_numbers_are_refused),
+        cmocka_unit_test(known_types_open_but_only_four_compute),   cmocka_unit_test(names_made_to_collide_are_refused),
+        cmocka_unit_test(every_prefix_of_a_file_ends_in_a_status),  cmocka_unit_test(every_changed_byte_of_a_file_ends_in_a_status),
+        cmocka_unit_test(every_word_made_extreme_ends_in_a_status), cmocka_unit_test(a_file_is_mapped_and_errors_name_it),
+        cmocka_unit_test(every_failed_allocation_is_no_memory),     cmocka_unit_test(row_sizes_are_checked),
     };
 
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);

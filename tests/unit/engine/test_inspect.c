@@ -34,8 +34,8 @@ static void inspect(inspected *x)
     temp_dir_open(&x->dir);
     assert_int_equal(sluice_platform_write_file(p, temp_dir_file(&x->dir, "m.gguf"), sluice_buf_span(&x->file), &err), SLUICE_OK);
     sluice_buf_init(&x->json, NULL, FILE_MAX);
-    if (sluice_engine_inspect(temp_dir_file(&x->dir, "m.gguf"), p, NULL, &x->json, &err) != SLUICE_OK
-        || sluice_json_parse(&x->doc, sluice_buf_span(&x->json), NULL, NULL, &err) != SLUICE_OK)
+    if (sluice_engine_inspect(temp_dir_file(&x->dir, "m.gguf"), p, NULL, &x->json, &err) != SLUICE_OK ||
+        sluice_json_parse(&x->doc, sluice_buf_span(&x->json), NULL, NULL, &err) != SLUICE_OK)
         fail_msg("%s", err.message);
     x->root = sluice_json_root(x->doc);
 }

@@ -2,11 +2,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,8 +43,8 @@ static sluice_gguf *convert(const stories *s, sluice_tensor_type type, sluice_bu
     sluice_gguf *g = NULL;
 
     sluice_buf_init(out, NULL, FILE_MAX);
-    if (sluice_convert_llama2c(sluice_buf_span(&s->model), sluice_buf_span(&s->tokenizer), "stories", type, NULL, out, &err) != SLUICE_OK
-        || sluice_gguf_open_span(&g, sluice_buf_span(out), NULL, &err) != SLUICE_OK)
+    if (sluice_convert_llama2c(sluice_buf_span(&s->model), sluice_buf_span(&s->tokenizer), "stories", type, NULL, out, &err) != SLUICE_OK ||
+        sluice_gguf_open_span(&g, sluice_buf_span(out), NULL, &err) != SLUICE_OK)
         fail_msg("%s", err.message);
     return g;
 }
@@ -137,17 +137,23 @@ static void bad_checkpoints_are_refused(void **state)
     read_stories(&s);
     sluice_buf_init(&out, NULL, FILE_MAX);
     for (size_t len = 0; len < s.model.len; len += len < 40 ? 1 : 50021)
-        assert_int_equal(sluice_convert_llama2c(sluice_span_of(s.model.ptr, len), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err), SLUICE_ERR_FORMAT);
+        assert_int_equal(
+            sluice_convert_llama2c(sluice_span_of(s.model.ptr, len), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err),
+            SLUICE_ERR_FORMAT);
     for (size_t len = 0; len < s.tokenizer.len; len += 61)
-        assert_int_equal(sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_span_of(s.tokenizer.ptr, len), "x", SLUICE_TENSOR_F32, NULL, &out, &err), SLUICE_ERR_FORMAT);
+        assert_int_equal(
+            sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_span_of(s.tokenizer.ptr, len), "x", SLUICE_TENSOR_F32, NULL, &out, &err),
+            SLUICE_ERR_FORMAT);
     for (size_t i = 0; i < HEADER_BYTES; i += 4) {
         uint8_t was[4];
 
         memcpy(was, s.model.ptr + i, 4);
         memset(s.model.ptr + i, 0, 4);
-        assert_int_equal(sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err), SLUICE_ERR_FORMAT);
+        assert_int_equal(sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err),
+                         SLUICE_ERR_FORMAT);
         memset(s.model.ptr + i, 0x7f, 4);
-        assert_int_equal(sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err), SLUICE_ERR_FORMAT);
+        assert_int_equal(sluice_convert_llama2c(sluice_buf_span(&s.model), sluice_buf_span(&s.tokenizer), "x", SLUICE_TENSOR_F32, NULL, &out, &err),
+                         SLUICE_ERR_FORMAT);
         memcpy(s.model.ptr + i, was, 4);
     }
     assert_int_equal(out.len, 0);

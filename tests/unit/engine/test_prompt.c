@@ -61,9 +61,16 @@ static sluice_status render(const opened *o, const char *role, const char *text,
 
 static void format_comes_from_the_key_or_the_lack_of_a_template(void **state)
 {
-    static const struct { const char *key, *chat_template, *name; } cases[] = {
-        { NULL, NULL, "completion" },         { NULL, "{{ messages }}", "unknown" },  { "completion", NULL, "completion" },
-        { "completion", "{{ m }}", "completion" }, { "intent-action/1", "{{ m }}", "intent-action/1" }, { "intent-action/2", NULL, "unknown" }, { "", NULL, "unknown" },
+    static const struct {
+        const char *key, *chat_template, *name;
+    } cases[] = {
+        { NULL, NULL, "completion" },
+        { NULL, "{{ messages }}", "unknown" },
+        { "completion", NULL, "completion" },
+        { "completion", "{{ m }}", "completion" },
+        { "intent-action/1", "{{ m }}", "intent-action/1" },
+        { "intent-action/2", NULL, "unknown" },
+        { "", NULL, "unknown" },
     };
 
     (void)state;
@@ -131,17 +138,24 @@ static void completion_continues_the_text_as_it_is(void **state)
 static void what_the_format_cannot_carry_is_unsupported(void **state)
 {
     static const char *const formats[] = { "intent-action/1", "completion", "who-knows" };
-    const sluice_engine_message turns[] = { { "user", SLUICE_SPAN_LIT("secret one") }, { "assistant", SLUICE_SPAN_LIT("b") }, { "user", SLUICE_SPAN_LIT("c") } };
+    const sluice_engine_message turns[] = { { "user", SLUICE_SPAN_LIT("secret one") },
+                                            { "assistant", SLUICE_SPAN_LIT("b") },
+                                            { "user", SLUICE_SPAN_LIT("c") } };
     const sluice_engine_message users[] = { { "user", SLUICE_SPAN_LIT("a") }, { "user", SLUICE_SPAN_LIT("b") } };
     const sluice_engine_message system[] = { { "system", SLUICE_SPAN_LIT("a") }, { "user", SLUICE_SPAN_LIT("b") } };
     const sluice_engine_message no_role = { NULL, SLUICE_SPAN_LIT("a") };
 
     (void)state;
     for (size_t i = 0; i < 3; i++) {
-        const struct { const sluice_engine_message *m; size_t n; sluice_status want; } cases[] = {
-            { turns, 3, SLUICE_ERR_UNSUPPORTED }, { users, 2, SLUICE_ERR_UNSUPPORTED }, { system, 2, SLUICE_ERR_UNSUPPORTED }, { turns + 1, 1, SLUICE_ERR_UNSUPPORTED },
-            { system, 1, SLUICE_ERR_UNSUPPORTED }, { &no_role, 1, SLUICE_ERR_UNSUPPORTED }, { NULL, 0, SLUICE_ERR_ARGUMENT },
-            { users, 1, i < 2 ? SLUICE_OK : SLUICE_ERR_UNSUPPORTED },
+        const struct {
+            const sluice_engine_message *m;
+            size_t n;
+            sluice_status want;
+        } cases[] = {
+            { turns, 3, SLUICE_ERR_UNSUPPORTED },  { users, 2, SLUICE_ERR_UNSUPPORTED },
+            { system, 2, SLUICE_ERR_UNSUPPORTED }, { turns + 1, 1, SLUICE_ERR_UNSUPPORTED },
+            { system, 1, SLUICE_ERR_UNSUPPORTED }, { &no_role, 1, SLUICE_ERR_UNSUPPORTED },
+            { NULL, 0, SLUICE_ERR_ARGUMENT },      { users, 1, i < 2 ? SLUICE_OK : SLUICE_ERR_UNSUPPORTED },
         };
         opened o;
 
@@ -255,8 +269,9 @@ static void default_model_prompts_are_those_of_its_training(void **state)
     opened o = { 0 };
 
     (void)state;
-    if (test_source_path("local-engine/models/golden.json") == NULL || !test_read_file(test_source_path("local-engine/models/golden.json"), &golden)
-        || !test_read_file(test_source_path("local-engine/models/sluice-intents.gguf"), &o.file)) {
+    if (test_source_path("local-engine/models/golden.json") == NULL ||
+        !test_read_file(test_source_path("local-engine/models/golden.json"), &golden) ||
+        !test_read_file(test_source_path("local-engine/models/sluice-intents.gguf"), &o.file)) {
         sluice_buf_deinit(&golden);
         sluice_buf_deinit(&o.file);
         print_message("no default model in $SLUICE_SOURCE_DIR/local-engine/models\n");

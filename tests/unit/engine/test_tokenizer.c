@@ -99,7 +99,8 @@ static bool comes_back(const sluice_tokenizer *t, sluice_span text, bool space_f
             s.ptr += same;
             s.len -= same;
         }
-        same = same && s.len <= text.len - at && (s.len == 0 || memcmp(s.ptr, text.ptr + at, s.len) == 0) && !sluice_tokenizer_is_control(t, tokens[i]);
+        same =
+            same && s.len <= text.len - at && (s.len == 0 || memcmp(s.ptr, text.ptr + at, s.len) == 0) && !sluice_tokenizer_is_control(t, tokens[i]);
         at += s.len;
     }
     free(tokens);
@@ -163,7 +164,8 @@ static void published_tokenizations_are_reproduced(void **state)
         (void)snprintf(path[0], sizeof path[0], "vocab/ggml-vocab-%s.gguf", names[i]);
         (void)snprintf(path[1], sizeof path[1], "vocab/ggml-vocab-%s.gguf.inp", names[i]);
         (void)snprintf(path[2], sizeof path[2], "vocab/ggml-vocab-%s.gguf.out", names[i]);
-        if (test_data_path(path[0]) != NULL && test_read_file(test_data_path(path[0]), &o.file) && read_text(path[1], &in) && read_text(path[2], &out)) {
+        if (test_data_path(path[0]) != NULL && test_read_file(test_data_path(path[0]), &o.file) && read_text(path[1], &in) &&
+            read_text(path[2], &out)) {
             if (open_built(&o, &err) != SLUICE_OK)
                 fail_msg("%s: %s", names[i], err.message);
             assert_int_equal(check_golden(o.t, names[i], (char *)in.ptr, (char *)out.ptr, i < 2), 46);
@@ -182,8 +184,9 @@ static void published_tokenizations_are_reproduced(void **state)
 
 static void other_kinds_are_refused_by_name(void **state)
 {
-    static const struct { const char *file, *says; } cases[] = { { "vocab/ggml-vocab-bert-bge.gguf", "bert" },
-                                                                 { "vocab/ggml-vocab-deepseek-llm.gguf", "deepseek-llm" } };
+    static const struct {
+        const char *file, *says;
+    } cases[] = { { "vocab/ggml-vocab-bert-bge.gguf", "bert" }, { "vocab/ggml-vocab-deepseek-llm.gguf", "deepseek-llm" } };
     static const sample_bpe_options unknown = { .pre = "pre-of-tomorrow" };
     sluice_error err = SLUICE_ERROR_INIT;
     opened o = { 0 };
@@ -209,8 +212,20 @@ static void other_kinds_are_refused_by_name(void **state)
 
 #define MARK "\xe2\x96\x81"
 static const sample_token spm_tokens[] = {
-    /* 259 */ { MARK, 1, -9 }, { "a", 1, -7 }, { "b", 1, -8 }, { "c", 1, -8.5f }, /* 263 */ { "ab", 1, -2 }, { "bc", 1, -1 }, { MARK "a", 1, -3 },
-    /* 266 */ { "abc", 1, -0.5f }, { "[tool]", 4, 0 }, { "[tool]s", 4, 0 }, { "x", 1, -10 }, { "xx", 1, -10 }, { "<|x|>", 3, 0 }, { "<", 1, -10 },
+    /* 259 */ { MARK, 1, -9 },
+    { "a", 1, -7 },
+    { "b", 1, -8 },
+    { "c", 1, -8.5f },
+    /* 263 */ { "ab", 1, -2 },
+    { "bc", 1, -1 },
+    { MARK "a", 1, -3 },
+    /* 266 */ { "abc", 1, -0.5f },
+    { "[tool]", 4, 0 },
+    { "[tool]s", 4, 0 },
+    { "x", 1, -10 },
+    { "xx", 1, -10 },
+    { "<|x|>", 3, 0 },
+    { "<", 1, -10 },
 };
 
 static void spm_merges_the_best_score_first(void **state)
@@ -254,7 +269,8 @@ static void user_text_never_becomes_a_control_token(void **state)
 /* A file may call its end token a normal one; naming it as the end makes it control. */
 static void special_ids_are_control_whatever_their_type(void **state)
 {
-    static const sample_token tokens[] = { { "<end>", 1, 5 }, { "<", 1, 0 }, { "<e", 1, 1 }, { "<en", 1, 1 }, { "<end", 1, 1 }, { "e", 1, 0 }, { "n", 1, 0 }, { "d", 1, 0 }, { ">", 1, 0 } };
+    static const sample_token tokens[] = { { "<end>", 1, 5 }, { "<", 1, 0 }, { "<e", 1, 1 }, { "<en", 1, 1 }, { "<end", 1, 1 },
+                                           { "e", 1, 0 },     { "n", 1, 0 }, { "d", 1, 0 },  { ">", 1, 0 } };
     sluice_gguf_writer w;
     sluice_error err = SLUICE_ERROR_INIT;
     opened o;
@@ -267,8 +283,9 @@ static void special_ids_are_control_whatever_their_type(void **state)
     sluice_buf_init(&o.file, NULL, FILE_MAX);
     sluice_gguf_writer_init(&w, NULL, FILE_MAX);
     sluice_gguf_put_string(&w, "tokenizer.ggml.model", "llama");
-    sluice_gguf_put_strings(&w, "tokenizer.ggml.tokens",
-                            (sluice_span[]){ SLUICE_SPAN_LIT("<"), SLUICE_SPAN_LIT("<e"), SLUICE_SPAN_LIT("e"), SLUICE_SPAN_LIT("<e>"), SLUICE_SPAN_LIT(">") }, 5);
+    sluice_gguf_put_strings(
+        &w, "tokenizer.ggml.tokens",
+        (sluice_span[]){ SLUICE_SPAN_LIT("<"), SLUICE_SPAN_LIT("<e"), SLUICE_SPAN_LIT("e"), SLUICE_SPAN_LIT("<e>"), SLUICE_SPAN_LIT(">") }, 5);
     sluice_gguf_put_f32s(&w, "tokenizer.ggml.scores", (float[]){ 0, 1, 0, 5, 0 }, 5);
     sluice_gguf_put_u32(&w, "tokenizer.ggml.eos_token_id", 3);
     sluice_gguf_put_bool(&w, "tokenizer.ggml.add_space_prefix", false);
@@ -317,10 +334,23 @@ static void bytes_that_no_token_spells_are_unknown_or_unsupported(void **state)
 /* ---- BPE by hand ---------------------------------------------------------------------------------------- */
 
 static const sample_token bpe_tokens[] = {
-    /* 259 */ { "ab", 1, 0 }, { "bc", 1, 0 }, { "abc", 1, 0 }, { "\xc4\xa0" "a", 1, 0 }, /* 263 */ { "aa", 1, 0 }, { "aaaa", 1, 0 }, { "xyz", 1, 0 }, { "[x]", 4, 0 },
+    /* 259 */ { "ab", 1, 0 },
+    { "bc", 1, 0 },
+    { "abc", 1, 0 },
+    { "\xc4\xa0"
+      "a",
+      1, 0 },
+    /* 263 */ { "aa", 1, 0 },
+    { "aaaa", 1, 0 },
+    { "xyz", 1, 0 },
+    { "[x]", 4, 0 },
 };
 static const char *const bpe_merges[] = { "b c", "a b", "a bc", "\xc4\xa0 a", "a a", "aa aa" };
-#define BPE_SAMPLE(name) { .pre = name, .tokens = bpe_tokens, .n_tokens = sizeof bpe_tokens / sizeof bpe_tokens[0], .merges = bpe_merges, .n_merges = sizeof bpe_merges / sizeof bpe_merges[0] }
+#define BPE_SAMPLE(name)                                                                                                                             \
+    {                                                                                                                                                \
+        .pre = name, .tokens = bpe_tokens, .n_tokens = sizeof bpe_tokens / sizeof bpe_tokens[0], .merges = bpe_merges,                               \
+        .n_merges = sizeof bpe_merges / sizeof bpe_merges[0]                                                                                         \
+    }
 
 static void bpe_merges_the_lowest_rank_first(void **state)
 {
@@ -397,7 +427,8 @@ static void too_little_room_says_how_much_is_needed(void **state)
     assert_int_equal(n, 3);
     assert_int_equal(sluice_tokenizer_encode(o.t, SLUICE_SPAN_LIT("xyz"), false, tokens, &n, &err), SLUICE_OK);
     n = 4;
-    assert_int_equal(sluice_tokenizer_encode(o.t, sluice_span_of(o.file.ptr, SLUICE_TOKENIZER_MAX_TEXT + 1u), false, tokens, &n, &err), SLUICE_ERR_LIMIT);
+    assert_int_equal(sluice_tokenizer_encode(o.t, sluice_span_of(o.file.ptr, SLUICE_TOKENIZER_MAX_TEXT + 1u), false, tokens, &n, &err),
+                     SLUICE_ERR_LIMIT);
     assert_int_equal(n, 0);
     n = 0;
     assert_int_equal(sluice_tokenizer_encode(o.t, SLUICE_SPAN_EMPTY, false, NULL, &n, &err), SLUICE_OK);
@@ -427,7 +458,9 @@ static void join_words(const sluice_pre_tokenizer *pre, sluice_span text, size_t
 /* Expected words were worked out from the authors' regular expressions, quoted in tokenizer_bpe.c, with an independent regular-expression engine. */
 static void pre_tokenizers_cut_as_their_expressions_do(void **state)
 {
-    static const struct { const char *pre, *text, *words; } cases[] = {
+    static const struct {
+        const char *pre, *text, *words;
+    } cases[] = {
         { "gpt-2", "Hello  world", "Hello| | world" },
         { "gpt-2", "  x", " | x" },
         { "gpt-2", "x  ", "x|  " },
@@ -435,7 +468,10 @@ static void pre_tokenizers_cut_as_their_expressions_do(void **state)
         { "gpt-2", "a\n\nb", "a|\n|\n|b" },
         { "gpt-2", "a \n b", "a| \n| b" },
         { "gpt-2", "\xc3\xa9t\xc3\xa9\xc2\xa0x", "\xc3\xa9t\xc3\xa9|\xc2\xa0|x" },
-        { "gpt-2", "\xe4\xbd\xa0\xe5\xa5\xbd\xef\xbc\x8c""3\xc2\xbd", "\xe4\xbd\xa0\xe5\xa5\xbd|\xef\xbc\x8c|3\xc2\xbd" },
+        { "gpt-2",
+          "\xe4\xbd\xa0\xe5\xa5\xbd\xef\xbc\x8c"
+          "3\xc2\xbd",
+          "\xe4\xbd\xa0\xe5\xa5\xbd|\xef\xbc\x8c|3\xc2\xbd" },
         { "gpt-2", "a\xff\xfe b", "a|\xff\xfe| b" },
         { "llama-bpe", "Hello  world", "Hello| | world" },
         { "llama-bpe", "I'VE (seen) 1234567!\n\n x\n", "I|'VE| (|seen|)| |123|456|7|!\n\n| x|\n" },
@@ -477,7 +513,9 @@ static uint64_t next_random(uint64_t *state)
 /* Bytes of any kind, words, numbers, runs of spaces, code points from all over, broken UTF-8. */
 static size_t random_text(uint64_t *state, uint8_t *out, size_t cap, bool with_mark)
 {
-    static const char *const words[] = { " ", "  ", "\n", "ab", "the", " the", "it's", "'LL", "12", "3456", "<|bos|>", "<s>", "\xc2\xa0", "\xf0\x9f\x9a\x80", "[x]", "{\"", "\t", "." };
+    static const char *const words[] = { " ",   "  ",  "\n",   "ab",      "the", " the",     "it's",
+                                         "'LL", "12",  "3456", "<|bos|>", "<s>", "\xc2\xa0", "\xf0\x9f\x9a\x80",
+                                         "[x]", "{\"", "\t",   "." };
     size_t n = 0, want = next_random(state) % (cap - 8);
 
     while (n < want) {
@@ -485,9 +523,7 @@ static size_t random_text(uint64_t *state, uint8_t *out, size_t cap, bool with_m
         uint32_t c = (uint32_t)(r >> 32) % 0x3000 + 0x80;
 
         switch (r % 4) {
-        case 0:
-            out[n++] = (uint8_t)(r >> 8);
-            break;
+        case 0: out[n++] = (uint8_t)(r >> 8); break;
         case 1:
             if (with_mark || c != 0x2581) {
                 if (c >= 0x800)
@@ -596,23 +632,74 @@ static void put_merge(sluice_gguf_writer *w, const char *merge)
     sluice_gguf_put_strings(w, "tokenizer.ggml.merges", (sluice_span[]){ sluice_span_str(merge) }, 1);
 }
 
-static void no_tokenizer(sluice_gguf_writer *w) { sluice_gguf_put_string(w, "general.architecture", "llama"); }
-static void no_model(sluice_gguf_writer *w) { put_abc(w, NULL, 3, 3); }
-static void model_number(sluice_gguf_writer *w) { sluice_gguf_put_u32(w, "tokenizer.ggml.model", 1); }
-static void model_unknown(sluice_gguf_writer *w) { put_abc(w, "tiktok", 3, 3); }
-static void no_tokens(sluice_gguf_writer *w) { sluice_gguf_put_string(w, "tokenizer.ggml.model", "llama"); }
-static void no_scores(sluice_gguf_writer *w) { put_abc(w, "llama", 0, 3); }
-static void few_scores(sluice_gguf_writer *w) { put_abc(w, "llama", 2, 3); }
-static void many_scores(sluice_gguf_writer *w) { put_abc(w, "llama", 4, 3); }
-static void few_types(sluice_gguf_writer *w) { put_abc(w, "llama", 3, 2); }
-static void no_merges(sluice_gguf_writer *w) { put_abc(w, "gpt2", 0, 3); }
-static void merge_without_space(sluice_gguf_writer *w) { put_merge(w, "ab"); }
-static void merge_of_three(sluice_gguf_writer *w) { put_merge(w, "a b "); }
-static void merge_empty(sluice_gguf_writer *w) { put_merge(w, ""); }
-static void merge_empty_side(sluice_gguf_writer *w) { put_merge(w, " b"); }
-static void merge_of_strangers(sluice_gguf_writer *w) { put_merge(w, "a c"); }
-static void merge_into_nothing(sluice_gguf_writer *w) { put_merge(w, "b a"); }
-static void merge_not_alphabet(sluice_gguf_writer *w) { put_merge(w, "a \xff"); }
+static void no_tokenizer(sluice_gguf_writer *w)
+{
+    sluice_gguf_put_string(w, "general.architecture", "llama");
+}
+static void no_model(sluice_gguf_writer *w)
+{
+    put_abc(w, NULL, 3, 3);
+}
+static void model_number(sluice_gguf_writer *w)
+{
+    sluice_gguf_put_u32(w, "tokenizer.ggml.model", 1);
+}
+static void model_unknown(sluice_gguf_writer *w)
+{
+    put_abc(w, "tiktok", 3, 3);
+}
+static void no_tokens(sluice_gguf_writer *w)
+{
+    sluice_gguf_put_string(w, "tokenizer.ggml.model", "llama");
+}
+static void no_scores(sluice_gguf_writer *w)
+{
+    put_abc(w, "llama", 0, 3);
+}
+static void few_scores(sluice_gguf_writer *w)
+{
+    put_abc(w, "llama", 2, 3);
+}
+static void many_scores(sluice_gguf_writer *w)
+{
+    put_abc(w, "llama", 4, 3);
+}
+static void few_types(sluice_gguf_writer *w)
+{
+    put_abc(w, "llama", 3, 2);
+}
+static void no_merges(sluice_gguf_writer *w)
+{
+    put_abc(w, "gpt2", 0, 3);
+}
+static void merge_without_space(sluice_gguf_writer *w)
+{
+    put_merge(w, "ab");
+}
+static void merge_of_three(sluice_gguf_writer *w)
+{
+    put_merge(w, "a b ");
+}
+static void merge_empty(sluice_gguf_writer *w)
+{
+    put_merge(w, "");
+}
+static void merge_empty_side(sluice_gguf_writer *w)
+{
+    put_merge(w, " b");
+}
+static void merge_of_strangers(sluice_gguf_writer *w)
+{
+    put_merge(w, "a c");
+}
+static void merge_into_nothing(sluice_gguf_writer *w)
+{
+    put_merge(w, "b a");
+}
+static void merge_not_alphabet(sluice_gguf_writer *w)
+{
+    put_merge(w, "a \xff");
+}
 
 static void no_tokens_at_all(sluice_gguf_writer *w)
 {
@@ -641,7 +728,8 @@ static void narrow_scores(sluice_gguf_writer *w)
 static void nan_score(sluice_gguf_writer *w)
 {
     put_abc(w, "llama", 0, 3);
-    sluice_gguf_put_raw(w, SLUICE_SPAN_LIT("tokenizer.ggml.scores"), SLUICE_GGUF_ARRAY, SLUICE_SPAN_LIT("\6\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\xc0\x7f\0\0\0\0"));
+    sluice_gguf_put_raw(w, SLUICE_SPAN_LIT("tokenizer.ggml.scores"), SLUICE_GGUF_ARRAY,
+                        SLUICE_SPAN_LIT("\6\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\xc0\x7f\0\0\0\0"));
 }
 
 static void unknown_token_type(sluice_gguf_writer *w)
@@ -656,10 +744,22 @@ static void with_u32(sluice_gguf_writer *w, const char *key, uint32_t value)
     sluice_gguf_put_u32(w, key, value);
 }
 
-static void bos_out_of_range(sluice_gguf_writer *w) { with_u32(w, "tokenizer.ggml.bos_token_id", 3); }
-static void eos_minus_1(sluice_gguf_writer *w) { with_u32(w, "tokenizer.ggml.eos_token_id", UINT32_MAX); }
-static void unknown_out_of_range(sluice_gguf_writer *w) { with_u32(w, "tokenizer.ggml.unknown_token_id", 1u << 31); }
-static void add_bos_number(sluice_gguf_writer *w) { with_u32(w, "tokenizer.ggml.add_bos_token", 1); }
+static void bos_out_of_range(sluice_gguf_writer *w)
+{
+    with_u32(w, "tokenizer.ggml.bos_token_id", 3);
+}
+static void eos_minus_1(sluice_gguf_writer *w)
+{
+    with_u32(w, "tokenizer.ggml.eos_token_id", UINT32_MAX);
+}
+static void unknown_out_of_range(sluice_gguf_writer *w)
+{
+    with_u32(w, "tokenizer.ggml.unknown_token_id", 1u << 31);
+}
+static void add_bos_number(sluice_gguf_writer *w)
+{
+    with_u32(w, "tokenizer.ggml.add_bos_token", 1);
+}
 
 static void with_token(sluice_gguf_writer *w, sluice_span text, int32_t type)
 {
@@ -669,12 +769,30 @@ static void with_token(sluice_gguf_writer *w, sluice_span text, int32_t type)
     sluice_gguf_put_i32s(w, "tokenizer.ggml.token_type", (int32_t[]){ type == 4 ? 4 : 1, type }, 2);
 }
 
-static void token_twice(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_LIT("a"), 1); }
-static void user_token_twice(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_LIT("a"), 4); }
-static void byte_token_minus_1(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_LIT("<0x-1>"), 6); }
-static void byte_token_zz(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_LIT("<0xZZ>"), 6); }
-static void byte_token_empty(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_EMPTY, 6); }
-static void byte_token_long(sluice_gguf_writer *w) { with_token(w, SLUICE_SPAN_LIT("<0x100>"), 6); }
+static void token_twice(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_LIT("a"), 1);
+}
+static void user_token_twice(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_LIT("a"), 4);
+}
+static void byte_token_minus_1(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_LIT("<0x-1>"), 6);
+}
+static void byte_token_zz(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_LIT("<0xZZ>"), 6);
+}
+static void byte_token_empty(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_EMPTY, 6);
+}
+static void byte_token_long(sluice_gguf_writer *w)
+{
+    with_token(w, SLUICE_SPAN_LIT("<0x100>"), 6);
+}
 
 static void huge_token(sluice_gguf_writer *w)
 {
