@@ -5,7 +5,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 find_package(PkgConfig REQUIRED)
-find_package(CURL 7.85 REQUIRED)
+find_package(CURL 8.10 REQUIRED) # the first that tells when the last byte of a request was written
 
 function(_sluice_system_dep name module)
   pkg_check_modules(SLUICE_${name} REQUIRED IMPORTED_TARGET GLOBAL "${module}")

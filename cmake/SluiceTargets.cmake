@@ -31,8 +31,9 @@ endif()
 
 # A function or table nobody refers to must be able to leave the app, so each has its own section.
 # No contraction: a fused multiply-add the compiler chose would change results from build to build;
-# kernels that want one name it.
-add_compile_options(-ffunction-sections -fdata-sections -fstack-protector-strong -ffp-contract=off)
+# kernels that want one name it.  File names in assertions begin at the root, wherever that lies.
+add_compile_options(-ffunction-sections -fdata-sections -fstack-protector-strong -ffp-contract=off
+                    "-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=")
 if(APPLE)
   add_link_options(-Wl,-dead_strip)
 else()
@@ -124,6 +125,9 @@ function(sluice_program name)
 endfunction()
 
 # ---- tests ----------------------------------------------------------------------------------------
+#
+# Labels choose where a test runs besides the plain build (tests/run.sh): `unit`, `kernels` and `fuzz`
+# also under the ARM emulator, `threads` and `integration` also with the thread sanitizer, `bench` not with sanitizers.
 
 set(SLUICE_TEST_BIN "${PROJECT_BINARY_DIR}/tests/bin")
 

@@ -32,6 +32,9 @@ libtoolize                                  libtool
 aarch64-linux-gnu-gcc                       gcc-aarch64-linux-gnu
 /usr/aarch64-linux-gnu/include/stdio.h      libc6-dev-arm64-cross
 qemu-aarch64-static                         qemu-user-static
+python3                                     python3
+ip                                          iproute2
+tcpdump                                     tcpdump
 '
 fi
 

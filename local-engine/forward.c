@@ -5,7 +5,7 @@
  *     norm, quantize              token by token          x -> xn, xq
  *     q, k, v = W xq (+ bias)     strips of rows
  *     (norm,) rotate, store k, v  token by token
- *     attention                   token and k/v head      q, cache -> mixed
+ *     attention                   tokens and k/v head     q, cache -> mixed
  *     quantize                    token by token          mixed -> xq
  *     x += W_o xq                 strips of rows
  *     norm, quantize              token by token          x -> xn, xq
@@ -34,7 +34,8 @@ typedef enum region {
     GATE, UP,       /* (chunk, n_ff) f32 */
     ANGLES,         /* (n_rot / 2) f64: per position */
     COSINES, SINES, /* (chunk, n_rot / 2) f32 */
-    SCORES,         /* (n_threads, group, context) f32 */
+    SCORES,         /* (n_threads, ATTENTION_TOKENS * group, context) f32 */
+    PACKED,         /* (n_threads, ATTENTION_TOKENS * group, head_dim) f32: queries side by side, then what they gathered */
     STRIPS,         /* (n_threads) scratch of the kernels */
     LOGITS,         /* (n_vocab) f32 */
     N_REGIONS
@@ -42,9 +43,11 @@ typedef enum region {
 
 typedef struct layout {
     size_t at[N_REGIONS], bytes;
-    size_t strip_bytes, scores_bytes; /* per thread */
+    size_t strip_bytes, scores_bytes, packed_bytes; /* per thread */
     size_t n_blocks;                  /* of a token's row in QUANTIZED */
 } layout;
+
+enum { ATTENTION_TOKENS = 4 }; /* whose queries read keys and values together */
 
 enum { LINE = 64 }; /* regions begin on cache lines, so that threads do not share one by accident */
 
@@ -76,14 +79,16 @@ static bool lay_out(layout *l, const sluice_model *m, uint32_t context, uint32_t
     memset(l, 0, sizeof *l);
     l->n_blocks = widest / SLUICE_Q_LEN;
     l->strip_bytes = round_up(sluice_kernels_strip_bytes(widest), LINE);
-    l->scores_bytes = round_up((size_t)(m->n_head / m->n_head_kv) * context * sizeof(float), LINE);
+    l->scores_bytes = ATTENTION_TOKENS * (m->n_head / m->n_head_kv) * round_up(context, 16) * sizeof(float);
+    l->packed_bytes = round_up(ATTENTION_TOKENS * (m->n_head / m->n_head_kv) * (size_t)m->head_dim * sizeof(float), LINE);
     return place(l, HIDDEN, chunk * m->n_embd, sizeof(float)) && place(l, NORMED, chunk * m->n_embd, sizeof(float)) &&
            place(l, QUANTIZED, chunk * l->n_blocks, sizeof(sluice_q8)) && place(l, QUERIES, chunk * q_dim, sizeof(float)) &&
            place(l, KEYS, chunk * kv_dim, sizeof(float)) && place(l, VALUES, chunk * kv_dim, sizeof(float)) &&
            place(l, MIXED, chunk * q_dim, sizeof(float)) && place(l, GATE, chunk * m->n_ff, sizeof(float)) &&
            place(l, UP, chunk * m->n_ff, sizeof(float)) && place(l, ANGLES, m->n_rot / 2, sizeof(double)) &&
            place(l, COSINES, chunk * (m->n_rot / 2), sizeof(float)) && place(l, SINES, chunk * (m->n_rot / 2), sizeof(float)) &&
-           place(l, SCORES, n_threads, l->scores_bytes) && place(l, STRIPS, n_threads, l->strip_bytes) &&
+           place(l, SCORES, n_threads, l->scores_bytes) && place(l, PACKED, n_threads, l->packed_bytes) &&
+           place(l, STRIPS, n_threads, l->strip_bytes) &&
            place(l, LOGITS, m->n_vocab, sizeof(float));
 }
 
@@ -362,36 +367,57 @@ static void rotate_token(void *arg, uint32_t token, uint32_t thread)
     }
 }
 
-/* One token, one key/value head, and the query heads that share it: what is read serves all of them. */
+/* A few tokens, one key/value head, and the query heads that share it: what is read of keys and values serves all of them.
+ * Each query gets the weights of the positions that it may see, and 0, which adds nothing, for those of the block after it. */
 static void attend(void *arg, uint32_t item, uint32_t thread)
 {
     sluice_forward *f = arg;
     const sluice_model *m = f->model;
-    const uint32_t token = item / m->n_head_kv, head = item % m->n_head_kv, group = m->n_head / m->n_head_kv;
-    const uint32_t n_seen = f->position + token + 1;
-    const size_t first = ((size_t)token * m->n_head + (size_t)head * group) * m->head_dim;
+    const uint32_t head = item % m->n_head_kv, group = m->n_head / m->n_head_kv, first = item / m->n_head_kv * ATTENTION_TOKENS;
+    const uint32_t n = f->n_tokens - first < ATTENTION_TOKENS ? f->n_tokens - first : (uint32_t)ATTENTION_TOKENS;
+    const uint32_t n_seen = f->position + first + n; /* by the last of them */
+    const size_t width = (size_t)group * m->head_dim, step = (size_t)m->n_head * m->head_dim;
+    const size_t at = first * step + head * width;
+    const size_t stride = round_up(n_seen, 16);
     float *scores = (float *)(void *)(f->base + f->layout.at[SCORES] + thread * f->layout.scores_bytes);
+    float *packed = (float *)(void *)(f->base + f->layout.at[PACKED] + thread * f->layout.packed_bytes); /* (n * group, head_dim) */
     const sluice_product product = {
         .w = (const uint8_t *)sluice_kv_cache_keys(f->kv, f->layer, head),
         .row_bytes = m->head_dim * sizeof(uint16_t),
         .rows = n_seen,
         .cols = m->head_dim,
-        .x = f->queries + first,
+        .x = packed,
         .x_stride = m->head_dim * sizeof(float),
-        .n_tokens = group,
+        .n_tokens = (size_t)n * group,
         .y = scores,
-        .y_stride = f->kv->context,
+        .y_stride = stride,
         .strip = f->base + f->layout.at[STRIPS] + thread * f->layout.strip_bytes,
     };
+    const sluice_mix mix = {
+        .v = sluice_kv_cache_values(f->kv, f->layer, head),
+        .v_stride = m->head_dim,
+        .weights = scores,
+        .weights_stride = stride,
+        .n_queries = (size_t)n * group,
+        .n = n_seen,
+        .dim = m->head_dim,
+        .out = packed,
+        .out_stride = m->head_dim,
+    };
 
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(packed + i * width, f->queries + at + i * step, width * sizeof(float));
     f->kernels->product[SLUICE_WEIGHT_F16](&product);
-    for (uint32_t i = 0; i < group; i++) {
-        float *weights = scores + (size_t)i * f->kv->context;
+    for (uint32_t i = 0; i < n * group; i++) {
+        const uint32_t n_own = n_seen - n + 1 + i / group;
+        float *weights = scores + i * stride;
 
-        (void)f->kernels->softmax(weights, n_seen, 1.0f / sqrtf((float)m->head_dim));
-        f->kernels->weighted_sum(f->mixed + first + (size_t)i * m->head_dim, sluice_kv_cache_values(f->kv, f->layer, head), m->head_dim,
-                                 weights, n_seen, m->head_dim);
+        (void)f->kernels->softmax(weights, n_own, 1.0f / sqrtf((float)m->head_dim));
+        memset(weights + n_own, 0, (n_seen - n_own) * sizeof(float));
     }
+    f->kernels->mix(&mix);
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(f->mixed + at + i * step, packed + i * width, width * sizeof(float));
 }
 
 /* ---- the feed-forward block */
@@ -431,7 +457,7 @@ static void run_attention(sluice_forward *f, const sluice_layer *l)
     for_each_token(f, prepare_token, &in);
     run_products(&qkv);
     for_each_token(f, rotate_token, f);
-    sluice_pool_run(f->pool, attend, f, f->n_tokens * f->model->n_head_kv);
+    sluice_pool_run(f->pool, attend, f, (f->n_tokens + ATTENTION_TOKENS - 1) / ATTENTION_TOKENS * f->model->n_head_kv);
     for_each_token(f, prepare_token, &mixed);
     run_products(&output);
 }

@@ -19,6 +19,7 @@
 
 #include <float.h>
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "local-engine/text_index.h"
 
@@ -26,13 +27,7 @@
 #error "tensor data is used as it lies in the file, which is little-endian"
 #endif
 
-enum {
-    HEADER_BYTES = 24,
-    ENTRY_BYTES_MIN = 8 + 1 + 4 + 1,
-    TENSOR_BYTES_MIN = 8 + 1 + 4 + 8 + 4 + 8,
-    DEFAULT_ALIGNMENT = 32,
-    MIN_ALIGNMENT = 8
-};
+enum { HEADER_BYTES = 24, ENTRY_BYTES_MIN = 8 + 1 + 4 + 1, TENSOR_BYTES_MIN = 8 + 1 + 4 + 8 + 4 + 8, DEFAULT_ALIGNMENT = 32, MIN_ALIGNMENT = 8 };
 
 struct sluice_gguf {
     const sluice_allocator *al;
@@ -56,14 +51,14 @@ typedef struct tensor_type {
 } tensor_type;
 
 static const tensor_type tensor_types[] = {
-    [0] = { "F32", 1, 4 },        [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },     [3] = { "Q4_1", 32, 20 },
-    [6] = { "Q5_0", 32, 22 },     [7] = { "Q5_1", 32, 24 },      [8] = { "Q8_0", 32, 34 },     [9] = { "Q8_1", 32, 36 },
-    [10] = { "Q2_K", 256, 84 },   [11] = { "Q3_K", 256, 110 },   [12] = { "Q4_K", 256, 144 },  [13] = { "Q5_K", 256, 176 },
-    [14] = { "Q6_K", 256, 210 },  [15] = { "Q8_K", 256, 292 },   [16] = { "IQ2_XXS", 256, 66 }, [17] = { "IQ2_XS", 256, 74 },
-    [18] = { "IQ3_XXS", 256, 98 }, [19] = { "IQ1_S", 256, 50 },  [20] = { "IQ4_NL", 32, 18 },  [21] = { "IQ3_S", 256, 110 },
-    [22] = { "IQ2_S", 256, 82 },  [23] = { "IQ4_XS", 256, 136 }, [24] = { "I8", 1, 1 },        [25] = { "I16", 1, 2 },
-    [26] = { "I32", 1, 4 },       [27] = { "I64", 1, 8 },        [28] = { "F64", 1, 8 },       [29] = { "IQ1_M", 256, 56 },
-    [30] = { "BF16", 1, 2 },      [34] = { "TQ1_0", 256, 54 },   [35] = { "TQ2_0", 256, 66 },  [39] = { "MXFP4", 32, 17 },
+    [0] = { "F32", 1, 4 },         [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },      [3] = { "Q4_1", 32, 20 },
+    [6] = { "Q5_0", 32, 22 },      [7] = { "Q5_1", 32, 24 },      [8] = { "Q8_0", 32, 34 },      [9] = { "Q8_1", 32, 36 },
+    [10] = { "Q2_K", 256, 84 },    [11] = { "Q3_K", 256, 110 },   [12] = { "Q4_K", 256, 144 },   [13] = { "Q5_K", 256, 176 },
+    [14] = { "Q6_K", 256, 210 },   [15] = { "Q8_K", 256, 292 },   [16] = { "IQ2_XXS", 256, 66 }, [17] = { "IQ2_XS", 256, 74 },
+    [18] = { "IQ3_XXS", 256, 98 }, [19] = { "IQ1_S", 256, 50 },   [20] = { "IQ4_NL", 32, 18 },   [21] = { "IQ3_S", 256, 110 },
+    [22] = { "IQ2_S", 256, 82 },   [23] = { "IQ4_XS", 256, 136 }, [24] = { "I8", 1, 1 },         [25] = { "I16", 1, 2 },
+    [26] = { "I32", 1, 4 },        [27] = { "I64", 1, 8 },        [28] = { "F64", 1, 8 },        [29] = { "IQ1_M", 256, 56 },
+    [30] = { "BF16", 1, 2 },       [34] = { "TQ1_0", 256, 54 },   [35] = { "TQ2_0", 256, 66 },   [39] = { "MXFP4", 32, 17 },
 };
 
 static const tensor_type *tensor_type_of(uint32_t type)
@@ -106,9 +101,9 @@ bool sluice_tensor_row_bytes(uint32_t type, uint64_t n, uint64_t *out)
 const char *sluice_gguf_file_type_name(uint32_t file_type)
 {
     static const char *const names[] = {
-        [0] = "F32",     [1] = "F16",     [2] = "Q4_0",   [3] = "Q4_1",   [7] = "Q8_0",    [8] = "Q5_0",
+        [0] = "F32",     [1] = "F16",     [2] = "Q4_0",    [3] = "Q4_1",    [7] = "Q8_0",    [8] = "Q5_0",
         [9] = "Q5_1",    [10] = "Q2_K",   [11] = "Q3_K_S", [12] = "Q3_K_M", [13] = "Q3_K_L", [14] = "Q4_K_S",
-        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M", [18] = "Q6_K",  [32] = "BF16",
+        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M", [18] = "Q6_K",   [32] = "BF16",
     };
 
     return file_type < sizeof names / sizeof names[0] && names[file_type] != NULL ? names[file_type] : "unknown";
@@ -137,17 +132,27 @@ static uint64_t left(const reader *r)
     return r->len - r->pos;
 }
 
-/* `st` at `offset`, after sluice_error_set() has worded the message. */
-static sluice_status at(sluice_error *err, uint64_t offset, sluice_status st)
+/* Fill the record with a message and its place in the file. */
+static sluice_status fail(sluice_error *err, sluice_status st, uint64_t offset, const char *fmt, ...) SLUICE_PRINTF(4, 5);
+
+static sluice_status fail(sluice_error *err, sluice_status st, uint64_t offset, const char *fmt, ...)
 {
+    char text[sizeof err->message];
+    va_list args;
+
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    (void)sluice_error_set(err, st, "%s", text);
     sluice_error_offset(err, offset);
     return st;
 }
 
+#define SPAN_ARGS(span) (int)(span).len, (const char *)(span).ptr /* for "%.*s"; names have at most SLUICE_GGUF_MAX_NAME_BYTES */
+
 static sluice_status truncated(const reader *r, const char *what, uint64_t need)
 {
-    return at(r->err, r->pos, sluice_error_set(r->err, SLUICE_ERR_FORMAT,
-              "gguf: the file ends inside %s: %" PRIu64 " bytes needed, %" PRIu64 " left", what, need, left(r)));
+    return fail(r->err, SLUICE_ERR_FORMAT, r->pos, "gguf: the file ends inside %s: %" PRIu64 " bytes needed, %" PRIu64 " left", what, need, left(r));
 }
 
 static sluice_status read_u32(reader *r, const char *what, uint32_t *out)
@@ -176,11 +181,9 @@ static sluice_status read_string(reader *r, const char *what, uint64_t max, slui
     if (st != SLUICE_OK)
         return st;
     if (n > left(r))
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_FORMAT,
-                  "gguf: %s of %" PRIu64 " bytes, but %" PRIu64 " are left in the file", what, n, left(r)));
+        return fail(r->err, SLUICE_ERR_FORMAT, start, "gguf: %s of %" PRIu64 " bytes, but %" PRIu64 " are left in the file", what, n, left(r));
     if (n > max)
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_LIMIT,
-                  "gguf: %s of %" PRIu64 " bytes; the limit is %" PRIu64, what, n, max));
+        return fail(r->err, SLUICE_ERR_LIMIT, start, "gguf: %s of %" PRIu64 " bytes; the limit is %" PRIu64, what, n, max);
     *out = sluice_span_of(r->ptr + r->pos, (size_t)n);
     r->pos += n;
     return SLUICE_OK;
@@ -195,11 +198,11 @@ static sluice_status read_name(reader *r, const char *what, sluice_span *out)
     if (st != SLUICE_OK)
         return st;
     if (out->len == 0)
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: %s is empty", what));
+        return fail(r->err, SLUICE_ERR_FORMAT, start, "gguf: %s is empty", what);
     for (size_t i = 0; i < out->len; i++)
         if (out->ptr[i] < 0x20 || out->ptr[i] > 0x7e)
-            return at(r->err, start + 8 + i, sluice_error_set(r->err, SLUICE_ERR_FORMAT,
-                      "gguf: %s holds the byte 0x%02x; printable ASCII is allowed", what, (unsigned)out->ptr[i]));
+            return fail(r->err, SLUICE_ERR_FORMAT, start + 8 + i, "gguf: %s holds the byte 0x%02x; printable ASCII is allowed", what,
+                        (unsigned)out->ptr[i]);
     return SLUICE_OK;
 }
 
@@ -232,14 +235,14 @@ static sluice_status read_array(reader *r, sluice_gguf_value *v)
         return st;
     each = type == SLUICE_GGUF_STRING ? 8 : scalar_bytes(type); /* a string takes 8 bytes at least */
     if (each == 0)
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: \"%.*s\" is an array of %s (type %" PRIu32 "), which this format does not have",
-                  (int)v->key.len, (const char *)v->key.ptr, type == SLUICE_GGUF_ARRAY ? "arrays" : "an unknown type", type));
+        return fail(r->err, SLUICE_ERR_FORMAT, start, "gguf: \"%.*s\" is an array of %s (type %" PRIu32 "), which this format does not have",
+                    SPAN_ARGS(v->key), type == SLUICE_GGUF_ARRAY ? "arrays" : "an unknown type", type);
     if (v->count > left(r) / each)
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: \"%.*s\" announces %" PRIu64 " items, but %" PRIu64 " bytes are left in the file",
-                  (int)v->key.len, (const char *)v->key.ptr, v->count, left(r)));
+        return fail(r->err, SLUICE_ERR_FORMAT, start, "gguf: \"%.*s\" announces %" PRIu64 " items, but %" PRIu64 " bytes are left in the file",
+                    SPAN_ARGS(v->key), v->count, left(r));
     if (v->count > SLUICE_GGUF_MAX_ITEMS)
-        return at(r->err, start, sluice_error_set(r->err, SLUICE_ERR_LIMIT, "gguf: \"%.*s\" has %" PRIu64 " items; the limit is %d",
-                  (int)v->key.len, (const char *)v->key.ptr, v->count, SLUICE_GGUF_MAX_ITEMS));
+        return fail(r->err, SLUICE_ERR_LIMIT, start, "gguf: \"%.*s\" has %" PRIu64 " items; the limit is %d", SPAN_ARGS(v->key), v->count,
+                    SLUICE_GGUF_MAX_ITEMS);
     v->item_type = (sluice_gguf_type)type;
     v->data.ptr = r->ptr + r->pos;
     if (type == SLUICE_GGUF_STRING) {
@@ -276,14 +279,12 @@ static sluice_status read_value(reader *r, sluice_gguf_value *v)
         return read_array(r, v);
     n = scalar_bytes(type);
     if (n == 0)
-        return at(r->err, r->pos - 4, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: \"%.*s\" has the unknown type %" PRIu32,
-                  (int)v->key.len, (const char *)v->key.ptr, type));
+        return fail(r->err, SLUICE_ERR_FORMAT, r->pos - 4, "gguf: \"%.*s\" has the unknown type %" PRIu32, SPAN_ARGS(v->key), type);
     if (left(r) < n)
         return truncated(r, "a metadata value", n);
     v->data = sluice_span_of(r->ptr + r->pos, n);
     if (type == SLUICE_GGUF_BOOL && v->data.ptr[0] > 1)
-        return at(r->err, r->pos, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: \"%.*s\" is a bool of value %u",
-                  (int)v->key.len, (const char *)v->key.ptr, (unsigned)v->data.ptr[0]));
+        return fail(r->err, SLUICE_ERR_FORMAT, r->pos, "gguf: \"%.*s\" is a bool of value %u", SPAN_ARGS(v->key), (unsigned)v->data.ptr[0]);
     r->pos += n;
     return SLUICE_OK;
 }
@@ -304,13 +305,10 @@ static sluice_status enter(sluice_text_index *ix, size_t i, const char *what, ui
     sluice_span text = ix->text_of(ix->user, (uint32_t)i);
 
     switch (sluice_text_index_add(ix, (uint32_t)i)) {
-    case SLUICE_TEXT_ADDED:
-        return SLUICE_OK;
-    case SLUICE_TEXT_DUPLICATE:
-        return at(err, offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: the %s \"%.*s\" is there twice", what, (int)text.len, (const char *)text.ptr));
+    case SLUICE_TEXT_ADDED: return SLUICE_OK;
+    case SLUICE_TEXT_DUPLICATE: return fail(err, SLUICE_ERR_FORMAT, offset, "gguf: the %s \"%.*s\" is there twice", what, SPAN_ARGS(text));
     case SLUICE_TEXT_EXHAUSTED:
-    default:
-        return at(err, offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: the %s names are made to collide", what));
+    default: return fail(err, SLUICE_ERR_FORMAT, offset, "gguf: the %s names are made to collide", what);
     }
 }
 
@@ -322,9 +320,10 @@ static sluice_status no_memory(sluice_error *err, const char *what, uint64_t n)
 static sluice_status read_metadata(sluice_gguf *g, reader *r, uint64_t n)
 {
     if (n > left(r) / ENTRY_BYTES_MIN)
-        return at(r->err, 16, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: %" PRIu64 " metadata entries announced, but %" PRIu64 " bytes are left in the file", n, left(r)));
+        return fail(r->err, SLUICE_ERR_FORMAT, 16, "gguf: %" PRIu64 " metadata entries announced, but %" PRIu64 " bytes are left in the file", n,
+                    left(r));
     if (n > SLUICE_GGUF_MAX_KEYS)
-        return at(r->err, 16, sluice_error_set(r->err, SLUICE_ERR_LIMIT, "gguf: %" PRIu64 " metadata entries; the limit is %d", n, SLUICE_GGUF_MAX_KEYS));
+        return fail(r->err, SLUICE_ERR_LIMIT, 16, "gguf: %" PRIu64 " metadata entries; the limit is %d", n, SLUICE_GGUF_MAX_KEYS);
     if (n == 0)
         return SLUICE_OK;
     g->values = sluice_alloc_array(g->al, (size_t)n, sizeof *g->values);
@@ -352,11 +351,11 @@ static sluice_status read_alignment(sluice_gguf *g, sluice_error *err)
     if (v == NULL)
         return SLUICE_OK;
     if (v->type != SLUICE_GGUF_U32)
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"general.alignment\" is %s, not u32", sluice_gguf_value_type_name(v->type)));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"general.alignment\" is %s, not u32", sluice_gguf_value_type_name(v->type));
     g->alignment = load_u32(v->data.ptr);
     if (g->alignment < MIN_ALIGNMENT || g->alignment > SLUICE_GGUF_MAX_ALIGNMENT || (g->alignment & (g->alignment - 1)) != 0)
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"general.alignment\" is %" PRIu32 ", not a power of two from %d to %d",
-                  g->alignment, MIN_ALIGNMENT, SLUICE_GGUF_MAX_ALIGNMENT));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"general.alignment\" is %" PRIu32 ", not a power of two from %d to %d", g->alignment,
+                    MIN_ALIGNMENT, SLUICE_GGUF_MAX_ALIGNMENT);
     return SLUICE_OK;
 }
 
@@ -368,16 +367,16 @@ static sluice_status refuse_split(const sluice_gguf *g, sluice_error *err)
 
     if (st != SLUICE_OK || n <= 1)
         return st;
-    st = sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "gguf: this is one of %" PRIu32 " parts of a split model", n);
+    st = fail(err, SLUICE_ERR_UNSUPPORTED, sluice_gguf_find(g, "split.count")->offset, "gguf: this is one of %" PRIu32 " parts of a split model", n);
     sluice_error_hint(err, "merge the parts into one file first");
-    return at(err, sluice_gguf_find(g, "split.count")->offset, st);
+    return st;
 }
 
 /* ---- tensor table -------------------------------------------------------------------------------------- */
 
 static sluice_status bad_tensor(const sluice_gguf_tensor *t, uint64_t offset, sluice_error *err, const char *what, uint64_t value)
 {
-    return at(err, offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: tensor \"%.*s\": %s %" PRIu64, (int)t->name.len, (const char *)t->name.ptr, what, value));
+    return fail(err, SLUICE_ERR_FORMAT, offset, "gguf: tensor \"%.*s\": %s %" PRIu64, SPAN_ARGS(t->name), what, value);
 }
 
 static sluice_status read_tensor_shape(reader *r, sluice_gguf_tensor *t, uint64_t *n_elements)
@@ -422,8 +421,8 @@ static sluice_status read_tensor(reader *r, sluice_gguf_tensor *t)
     if (st != SLUICE_OK)
         return st;
     if (tensor_type_of(t->type) == NULL)
-        return at(r->err, type_at, sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "gguf: unknown tensor type %" PRIu32 " in \"%.*s\"; this build reads F32, F16, Q4_0, Q8_0",
-                  t->type, (int)t->name.len, (const char *)t->name.ptr));
+        return fail(r->err, SLUICE_ERR_UNSUPPORTED, type_at,
+                    "gguf: unknown tensor type %" PRIu32 " in \"%.*s\"; this build reads F32, F16, Q4_0, Q8_0", t->type, SPAN_ARGS(t->name));
     if (!sluice_tensor_row_bytes(t->type, t->ne[0], &row_bytes))
         return bad_tensor(t, type_at, r->err, "a row of its type cannot have this many elements:", t->ne[0]);
     if (!sluice_mul_u64(row_bytes, n_elements / t->ne[0], &bytes))
@@ -437,9 +436,9 @@ static sluice_status read_tensor(reader *r, sluice_gguf_tensor *t)
 static sluice_status read_tensors(sluice_gguf *g, reader *r, uint64_t n)
 {
     if (n > left(r) / TENSOR_BYTES_MIN)
-        return at(r->err, 8, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: %" PRIu64 " tensors announced, but %" PRIu64 " bytes are left in the file", n, left(r)));
+        return fail(r->err, SLUICE_ERR_FORMAT, 8, "gguf: %" PRIu64 " tensors announced, but %" PRIu64 " bytes are left in the file", n, left(r));
     if (n > SLUICE_GGUF_MAX_TENSORS)
-        return at(r->err, 8, sluice_error_set(r->err, SLUICE_ERR_LIMIT, "gguf: %" PRIu64 " tensors; the limit is %d", n, SLUICE_GGUF_MAX_TENSORS));
+        return fail(r->err, SLUICE_ERR_LIMIT, 8, "gguf: %" PRIu64 " tensors; the limit is %d", n, SLUICE_GGUF_MAX_TENSORS);
     if (n == 0)
         return SLUICE_OK;
     g->tensors = sluice_alloc_array(g->al, (size_t)n, sizeof *g->tensors);
@@ -471,7 +470,7 @@ static sluice_status place_tensors(sluice_gguf *g, const reader *r)
         return SLUICE_OK;
     }
     if (data > r->len)
-        return at(r->err, r->pos, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: the file ends before its tensor data"));
+        return fail(r->err, SLUICE_ERR_FORMAT, r->pos, "gguf: the file ends before its tensor data");
     g->data_offset = data;
     for (size_t i = 0; i < g->n_tensors; i++) {
         sluice_gguf_tensor *t = &g->tensors[i];
@@ -480,8 +479,9 @@ static sluice_status place_tensors(sluice_gguf *g, const reader *r)
         if (t->offset % g->alignment != 0)
             return bad_tensor(t, data, r->err, "not aligned: data offset", t->offset);
         if (t->offset > have || t->bytes > have - t->offset)
-            return at(r->err, r->len, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: tensor \"%.*s\" has %zu bytes at data offset %" PRIu64 ", but the file has %" PRIu64 " bytes of data",
-                      (int)t->name.len, (const char *)t->name.ptr, t->bytes, t->offset, have));
+            return fail(r->err, SLUICE_ERR_FORMAT, r->len,
+                        "gguf: tensor \"%.*s\" has %zu bytes at data offset %" PRIu64 ", but the file has %" PRIu64 " bytes of data",
+                        SPAN_ARGS(t->name), t->bytes, t->offset, have);
         if (t->offset < end)
             return bad_tensor(t, data + t->offset, r->err, "overlaps or precedes the tensor before it: data offset", t->offset);
         end = t->offset + t->bytes;
@@ -495,12 +495,10 @@ static sluice_status place_tensors(sluice_gguf *g, const reader *r)
 
 static sluice_status read_header(sluice_gguf *g, reader *r, uint64_t *n_tensors, uint64_t *n_values)
 {
-    sluice_status st;
-
     if (r->len < 4 || memcmp(r->ptr, "GGUF", 4) != 0)
-        return at(r->err, 0, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: not a GGUF file: it does not begin with \"GGUF\""));
+        return fail(r->err, SLUICE_ERR_FORMAT, 0, "gguf: not a GGUF file: it does not begin with \"GGUF\"");
     if (r->len < HEADER_BYTES)
-        return at(r->err, r->len, sluice_error_set(r->err, SLUICE_ERR_FORMAT, "gguf: the file ends inside its header of %d bytes", HEADER_BYTES));
+        return fail(r->err, SLUICE_ERR_FORMAT, r->len, "gguf: the file ends inside its header of %d bytes", HEADER_BYTES);
     g->version = load_u32(r->ptr + 4);
     *n_tensors = load_u64(r->ptr + 8);
     *n_values = load_u64(r->ptr + 16);
@@ -508,10 +506,8 @@ static sluice_status read_header(sluice_gguf *g, reader *r, uint64_t *n_tensors,
     if (g->version == 2 || g->version == 3)
         return SLUICE_OK;
     if (g->version != 0 && (g->version & 0xffffu) == 0) /* 3 with its bytes reversed */
-        st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "gguf: a big-endian file");
-    else
-        st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "gguf: version %" PRIu32 "; this build reads 2 and 3", g->version);
-    return at(r->err, 4, st);
+        return fail(r->err, SLUICE_ERR_UNSUPPORTED, 4, "gguf: a big-endian file");
+    return fail(r->err, SLUICE_ERR_UNSUPPORTED, 4, "gguf: version %" PRIu32 "; this build reads 2 and 3", g->version);
 }
 
 static sluice_status parse(sluice_gguf *g, sluice_error *err)
@@ -651,8 +647,7 @@ static sluice_status find(const sluice_gguf *g, const char *key, const sluice_gg
 
 static sluice_status wrong_type(const sluice_gguf_value *v, const char *want, sluice_error *err)
 {
-    return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"%.*s\" is %s, not %s", (int)v->key.len, (const char *)v->key.ptr,
-              sluice_gguf_value_type_name(v->type), want));
+    return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"%.*s\" is %s, not %s", SPAN_ARGS(v->key), sluice_gguf_value_type_name(v->type), want);
 }
 
 /* The integer as magnitude and sign: no integer type of the file lies outside of that. */
@@ -663,32 +658,15 @@ static bool load_integer(const sluice_gguf_value *v, uint64_t *magnitude, bool *
 
     *negative = false;
     switch (v->type) {
-    case SLUICE_GGUF_U8:
-        *magnitude = p[0];
-        return true;
-    case SLUICE_GGUF_U16:
-        *magnitude = (uint32_t)p[0] | (uint32_t)p[1] << 8;
-        return true;
-    case SLUICE_GGUF_U32:
-        *magnitude = load_u32(p);
-        return true;
-    case SLUICE_GGUF_U64:
-        *magnitude = load_u64(p);
-        return true;
-    case SLUICE_GGUF_I8:
-        i = (int8_t)p[0];
-        break;
-    case SLUICE_GGUF_I16:
-        i = (int16_t)((uint32_t)p[0] | (uint32_t)p[1] << 8);
-        break;
-    case SLUICE_GGUF_I32:
-        i = (int32_t)load_u32(p);
-        break;
-    case SLUICE_GGUF_I64:
-        i = (int64_t)load_u64(p);
-        break;
-    default:
-        return false;
+    case SLUICE_GGUF_U8: *magnitude = p[0]; return true;
+    case SLUICE_GGUF_U16: *magnitude = (uint32_t)p[0] | (uint32_t)p[1] << 8; return true;
+    case SLUICE_GGUF_U32: *magnitude = load_u32(p); return true;
+    case SLUICE_GGUF_U64: *magnitude = load_u64(p); return true;
+    case SLUICE_GGUF_I8: i = p[0] < 0x80 ? p[0] : (int64_t)p[0] - 0x100; break;
+    case SLUICE_GGUF_I16: i = (int16_t)((uint32_t)p[0] | (uint32_t)p[1] << 8); break;
+    case SLUICE_GGUF_I32: i = (int32_t)load_u32(p); break;
+    case SLUICE_GGUF_I64: i = (int64_t)load_u64(p); break;
+    default: return false;
     }
     *negative = i < 0;
     *magnitude = i < 0 ? (uint64_t)0 - (uint64_t)i : (uint64_t)i;
@@ -696,7 +674,8 @@ static bool load_integer(const sluice_gguf_value *v, uint64_t *magnitude, bool *
 }
 
 /* An integer of any width from -min to max. */
-static sluice_status get_integer(const sluice_gguf *g, const char *key, uint64_t min, uint64_t max, uint64_t *magnitude, bool *negative, sluice_error *err)
+static sluice_status get_integer(const sluice_gguf *g, const char *key, uint64_t min, uint64_t max, uint64_t *magnitude, bool *negative,
+                                 sluice_error *err)
 {
     const sluice_gguf_value *v;
     uint64_t m = 0;
@@ -708,7 +687,7 @@ static sluice_status get_integer(const sluice_gguf *g, const char *key, uint64_t
     if (!load_integer(v, &m, &neg))
         return wrong_type(v, "an integer", err);
     if (m > (neg ? min : max))
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"%s\" is %s%" PRIu64 ", which is out of range", key, neg ? "-" : "", m));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"%s\" is %s%" PRIu64 ", which is out of range", key, neg ? "-" : "", m);
     *magnitude = m;
     *negative = neg;
     return SLUICE_OK;
@@ -716,8 +695,8 @@ static sluice_status get_integer(const sluice_gguf *g, const char *key, uint64_t
 
 sluice_status sluice_gguf_get_u32(const sluice_gguf *g, const char *key, uint32_t *out, sluice_error *err)
 {
-    uint64_t m;
-    bool neg;
+    uint64_t m = 0;
+    bool neg = false;
     sluice_status st = get_integer(g, key, 0, UINT32_MAX, &m, &neg, err);
 
     if (st == SLUICE_OK)
@@ -727,8 +706,8 @@ sluice_status sluice_gguf_get_u32(const sluice_gguf *g, const char *key, uint32_
 
 sluice_status sluice_gguf_get_u64(const sluice_gguf *g, const char *key, uint64_t *out, sluice_error *err)
 {
-    uint64_t m;
-    bool neg;
+    uint64_t m = 0;
+    bool neg = false;
     sluice_status st = get_integer(g, key, 0, UINT64_MAX, &m, &neg, err);
 
     if (st == SLUICE_OK)
@@ -738,8 +717,8 @@ sluice_status sluice_gguf_get_u64(const sluice_gguf *g, const char *key, uint64_
 
 sluice_status sluice_gguf_get_i32(const sluice_gguf *g, const char *key, int32_t *out, sluice_error *err)
 {
-    uint64_t m;
-    bool neg;
+    uint64_t m = 0;
+    bool neg = false;
     sluice_status st = get_integer(g, key, (uint64_t)INT32_MAX + 1, INT32_MAX, &m, &neg, err);
 
     if (st == SLUICE_OK)
@@ -766,7 +745,7 @@ sluice_status sluice_gguf_get_f32(const sluice_gguf *g, const char *key, float *
         return wrong_type(v, "a floating-point number", err);
     }
     if (!(d >= -(double)FLT_MAX && d <= (double)FLT_MAX)) /* also false for NaN */
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"%s\" is not a finite number", key));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"%s\" is not a finite number", key);
     *out = (float)d;
     return SLUICE_OK;
 }
@@ -794,12 +773,13 @@ sluice_status sluice_gguf_get_string(const sluice_gguf *g, const char *key, slui
     if (v->type != SLUICE_GGUF_STRING)
         return wrong_type(v, "a string", err);
     if (!sluice_utf8_valid(v->data) || (v->data.len > 0 && memchr(v->data.ptr, 0, v->data.len) != NULL))
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"%s\" is not valid UTF-8, or has a NUL inside", key));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"%s\" is not valid UTF-8, or has a NUL inside", key);
     *out = v->data;
     return SLUICE_OK;
 }
 
-sluice_status sluice_gguf_get_array(const sluice_gguf *g, const char *key, sluice_gguf_type item_type, const sluice_gguf_value **out, sluice_error *err)
+sluice_status sluice_gguf_get_array(const sluice_gguf *g, const char *key, sluice_gguf_type item_type, const sluice_gguf_value **out,
+                                    sluice_error *err)
 {
     const sluice_gguf_value *v;
     sluice_status st = find(g, key, &v, err);
@@ -809,8 +789,8 @@ sluice_status sluice_gguf_get_array(const sluice_gguf *g, const char *key, sluic
     if (v->type != SLUICE_GGUF_ARRAY)
         return wrong_type(v, "an array", err);
     if (v->item_type != item_type)
-        return at(err, v->offset, sluice_error_set(err, SLUICE_ERR_FORMAT, "gguf: \"%s\" is an array of %s, not of %s", key,
-                  sluice_gguf_value_type_name(v->item_type), sluice_gguf_value_type_name(item_type)));
+        return fail(err, SLUICE_ERR_FORMAT, v->offset, "gguf: \"%s\" is an array of %s, not of %s", key, sluice_gguf_value_type_name(v->item_type),
+                    sluice_gguf_value_type_name(item_type));
     *out = v;
     return SLUICE_OK;
 }
@@ -897,10 +877,10 @@ sluice_status sluice_gguf_tensor_get(const sluice_gguf *g, const char *name, con
     if (t == NULL)
         return sluice_error_set(err, SLUICE_ERR_NOT_FOUND, "gguf: the model has no tensor \"%s\"", name);
     if (!sluice_tensor_type_is_supported(t->type)) {
-        st = sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "gguf: unsupported tensor type %s in \"%s\"; this build reads F32, F16, Q4_0, Q8_0",
-                              sluice_tensor_type_name(t->type), name);
+        st = fail(err, SLUICE_ERR_UNSUPPORTED, t->offset, "gguf: unsupported tensor type %s in \"%s\"; this build reads F32, F16, Q4_0, Q8_0",
+                  sluice_tensor_type_name(t->type), name);
         sluice_error_hint(err, "use a Q4_0 or Q8_0 file of the same model");
-        return at(err, t->offset, st);
+        return st;
     }
     *out = t;
     return SLUICE_OK;

@@ -88,7 +88,8 @@ sluice_status sluice_gguf_get_i32(const sluice_gguf *g, const char *key, int32_t
 sluice_status sluice_gguf_get_f32(const sluice_gguf *g, const char *key, float *out, sluice_error *err);
 sluice_status sluice_gguf_get_bool(const sluice_gguf *g, const char *key, bool *out, sluice_error *err);
 sluice_status sluice_gguf_get_string(const sluice_gguf *g, const char *key, sluice_span *out, sluice_error *err); /* valid UTF-8, no NUL inside */
-sluice_status sluice_gguf_get_array(const sluice_gguf *g, const char *key, sluice_gguf_type item_type, const sluice_gguf_value **out, sluice_error *err);
+sluice_status sluice_gguf_get_array(const sluice_gguf *g, const char *key, sluice_gguf_type item_type, const sluice_gguf_value **out,
+                                    sluice_error *err);
 
 /* As get, but an absent key is SLUICE_OK and leaves *out, the default, as it was. */
 sluice_status sluice_gguf_opt_u32(const sluice_gguf *g, const char *key, uint32_t *out, sluice_error *err);

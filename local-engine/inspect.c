@@ -17,7 +17,9 @@
 enum { STRING_SHOWN_BYTES = 256 };
 
 /* Keys and tensor names are checked printable ASCII of at most SLUICE_GGUF_MAX_NAME_BYTES. */
-typedef struct name_text { char text[SLUICE_GGUF_MAX_NAME_BYTES + 1]; } name_text;
+typedef struct name_text {
+    char text[SLUICE_GGUF_MAX_NAME_BYTES + 1];
+} name_text;
 
 static name_text name_of(sluice_span s)
 {
@@ -43,9 +45,7 @@ static void write_value(sluice_json_writer *w, const sluice_gguf *g, const sluic
     bool b = false;
 
     switch (v->type) {
-    case SLUICE_GGUF_STRING:
-        write_string(w, key.text, v->data);
-        break;
+    case SLUICE_GGUF_STRING: write_string(w, key.text, v->data); break;
     case SLUICE_GGUF_ARRAY:
         sluice_json_object_open(w, key.text);
         sluice_json_str(w, "array_of", sluice_gguf_value_type_name(v->item_type));
@@ -201,7 +201,8 @@ static sluice_status describe(const sluice_gguf *g, const sluice_allocator *al, 
     return w.ok ? SLUICE_OK : sluice_buf_error(json, "the description of the model", err);
 }
 
-sluice_status sluice_engine_inspect(const char *path, const sluice_platform *platform, const sluice_allocator *al, sluice_buf *json, sluice_error *err)
+sluice_status sluice_engine_inspect(const char *path, const sluice_platform *platform, const sluice_allocator *al, sluice_buf *json,
+                                    sluice_error *err)
 {
     sluice_gguf *g = NULL;
     sluice_status st = sluice_gguf_open(&g, path, platform, al, err);

@@ -32,7 +32,8 @@ static sluice_status find_control(const sluice_tokenizer *t, const char *text, c
         return SLUICE_OK;
     *out = sluice_tokenizer_special(t, sluice_span_str(text));
     if (*out == SLUICE_TOKEN_NONE)
-        return sluice_error_set(err, SLUICE_ERR_FORMAT, "prompt: the format %s needs the control token \"%s\", which the vocabulary lacks", format, text);
+        return sluice_error_set(err, SLUICE_ERR_FORMAT, "prompt: the format %s needs the control token \"%s\", which the vocabulary lacks", format,
+                                text);
     return SLUICE_OK;
 }
 
@@ -84,8 +85,9 @@ static sluice_status check_messages(const sluice_prompt *p, const sluice_engine_
     if (n_messages == 0)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "prompt: there is no message");
     if (p->format == SLUICE_PROMPT_UNKNOWN)
-        return unsupported(err, "the model has a prompt format that this build does not know",
-                           "set the metadata key \"sluice.prompt_format\" to intent-action/1 or completion, if that is what the model was trained on");
+        return unsupported(
+            err, "the model has a prompt format that this build does not know",
+            "set the metadata key \"sluice.prompt_format\" to intent-action/1 or completion, if that is what the model was trained on");
     for (size_t i = 0; i < n_messages; i++)
         if (messages[i].role == NULL || strcmp(messages[i].role, "user") != 0)
             return unsupported(err, "this model takes a user message alone: no system message, no earlier answers", "send the last user message");

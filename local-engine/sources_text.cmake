@@ -9,4 +9,7 @@ set(SLUICE_ENGINE_TEXT_SOURCES
   tokenizer.c
   tokenizer_bpe.c
   tokenizer_spm.c
-  unicode.c)
+  unicode.c
+  unicode_table.c)
+
+add_subdirectory(tools)

@@ -57,8 +57,8 @@ uint64_t sluice_text_index_bytes(uint32_t n_max)
     return (uint64_t)slots_for(n_max) * sizeof(slot);
 }
 
-bool sluice_text_index_init(sluice_text_index *ix, uint32_t n_max, sluice_span (*text_of)(const void *user, uint32_t number),
-                            const void *user, const sluice_allocator *al)
+bool sluice_text_index_init(sluice_text_index *ix, uint32_t n_max, sluice_span (*text_of)(const void *user, uint32_t number), const void *user,
+                            const sluice_allocator *al)
 {
     uint32_t n = slots_for(n_max);
 

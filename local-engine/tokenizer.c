@@ -60,8 +60,8 @@ void sluice_link_symbols(sluice_symbol *symbols, size_t n)
     }
 }
 
-void sluice_merge_symbols(const sluice_tokenizer *t, sluice_span text, sluice_symbol *symbols, size_t n,
-                          sluice_merge_candidate *heap, sluice_pair_fn pair)
+void sluice_merge_symbols(const sluice_tokenizer *t, sluice_span text, sluice_symbol *symbols, size_t n, sluice_merge_candidate *heap,
+                          sluice_pair_fn pair)
 {
     size_t n_heap = 0;
     sluice_merge_candidate c;
@@ -217,13 +217,10 @@ static sluice_status bad(sluice_error *err, uint64_t offset, const char *what, u
 sluice_status sluice_tokenizer_add_word(sluice_tokenizer *t, uint32_t token, uint64_t offset, sluice_error *err)
 {
     switch (sluice_text_index_add(&t->words, token)) {
-    case SLUICE_TEXT_ADDED:
-        return SLUICE_OK;
-    case SLUICE_TEXT_DUPLICATE:
-        return bad(err, offset, "two tokens have the same text", token);
+    case SLUICE_TEXT_ADDED: return SLUICE_OK;
+    case SLUICE_TEXT_DUPLICATE: return bad(err, offset, "two tokens have the same text", token);
     case SLUICE_TEXT_EXHAUSTED:
-    default:
-        return bad(err, offset, "the tokens are made to collide", token);
+    default: return bad(err, offset, "the tokens are made to collide", token);
     }
 }
 
@@ -274,8 +271,10 @@ static sluice_status read_types(sluice_tokenizer *t, const sluice_gguf *g, sluic
         memset(t->types, TOKEN_NORMAL, t->n_vocab);
         return SLUICE_OK;
     }
-    if (types->type != SLUICE_GGUF_ARRAY || (types->item_type != SLUICE_GGUF_I32 && types->item_type != SLUICE_GGUF_U32) || types->count != t->n_vocab) {
-        sluice_status st = sluice_error_set(err, SLUICE_ERR_FORMAT, "tokenizer: \"%s\" is not an array of one i32 for each of %" PRIu32 " tokens", key, t->n_vocab);
+    if (types->type != SLUICE_GGUF_ARRAY || (types->item_type != SLUICE_GGUF_I32 && types->item_type != SLUICE_GGUF_U32) ||
+        types->count != t->n_vocab) {
+        sluice_status st =
+            sluice_error_set(err, SLUICE_ERR_FORMAT, "tokenizer: \"%s\" is not an array of one i32 for each of %" PRIu32 " tokens", key, t->n_vocab);
 
         sluice_error_offset(err, types->offset);
         return st;
@@ -396,8 +395,7 @@ static sluice_status spell_tokens(sluice_tokenizer *t, uint64_t offset, sluice_e
             t->byte_ids[t->text[at]] = (int32_t)i;
             at++;
             break;
-        default:
-            break;
+        default: break;
         }
     }
     t->text_at[t->n_vocab] = (uint32_t)at;
@@ -516,8 +514,8 @@ uint64_t sluice_tokenizer_estimate_bytes(const sluice_gguf *g)
     if (tokens == NULL || tokens->type != SLUICE_GGUF_ARRAY || tokens->item_type != SLUICE_GGUF_STRING)
         return 0;
     n = tokens->count < SLUICE_TOKENIZER_MAX_VOCAB ? tokens->count : SLUICE_TOKENIZER_MAX_VOCAB;
-    return sizeof(sluice_tokenizer) + n * (2 * sizeof(uint32_t) + 1) + sizeof(uint32_t) + tokens->data.len
-           + 2 * sluice_text_index_bytes((uint32_t)n) /* words; user-defined tokens at their most */
+    return sizeof(sluice_tokenizer) + n * (2 * sizeof(uint32_t) + 1) + sizeof(uint32_t) + tokens->data.len +
+           2 * sluice_text_index_bytes((uint32_t)n) /* words; user-defined tokens at their most */
            + (merges != NULL ? sluice_bpe_merge_bytes(merges->count) : 0);
 }
 

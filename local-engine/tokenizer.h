@@ -53,7 +53,7 @@ int32_t sluice_tokenizer_special(const sluice_tokenizer *t, sluice_span text);
 
 /* Text to tokens.  With add_bos the bos token comes first, if the model wants one.  *n in: capacity of `tokens` (which may be NULL with capacity
  * 0), out: how many; SLUICE_ERR_LIMIT when they do not fit (then *n is the need and `tokens` holds nothing of use) or the text is longer
- * than SLUICE_TOKENIZER_MAX_TEXT (then *n is 0).  SLUICE_ERR_UNSUPPORTED when the vocabulary cannot spell a byte of the text.  Its scratch is wiped. */
+ * than SLUICE_TOKENIZER_MAX_TEXT (then *n is 0).  SLUICE_ERR_UNSUPPORTED when the vocabulary cannot spell a byte of the text.  Scratch is wiped. */
 sluice_status sluice_tokenizer_encode(const sluice_tokenizer *t, sluice_span text, bool add_bos, int32_t *tokens, size_t *n, sluice_error *err);
 
 #endif

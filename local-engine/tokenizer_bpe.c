@@ -20,7 +20,10 @@ enum { MERGES_MAX = 1 << 20, MERGE_BUDGET_PER_ENTRY = 32, MERGE_BUDGET_BASE = 40
 
 /* A code point in its text.  Past the end: len 0, and a class that is none. */
 enum { CLASS_END = 7 };
-typedef struct place { uint32_t code_point, len; int cls; } place;
+typedef struct place {
+    uint32_t code_point, len;
+    int cls;
+} place;
 
 static place look(sluice_span s, size_t at)
 {
@@ -341,8 +344,8 @@ static bool cut_merge(sluice_span text, sluice_span *left, sluice_span *right)
         return false;
     *left = sluice_span_of(text.ptr, (size_t)(space - text.ptr));
     *right = sluice_span_of(space + 1, text.len - left->len - 1);
-    return left->len > 0 && right->len > 0 && memchr(right->ptr, ' ', right->len) == NULL
-           && left->len <= TOKEN_BYTES_MAX && right->len <= TOKEN_BYTES_MAX;
+    return left->len > 0 && right->len > 0 && memchr(right->ptr, ' ', right->len) == NULL && left->len <= TOKEN_BYTES_MAX &&
+           right->len <= TOKEN_BYTES_MAX;
 }
 
 /* Both sides and what they make must be tokens that text can become: a merge may not end in a control token. */

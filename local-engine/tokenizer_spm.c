@@ -32,7 +32,8 @@ static sluice_status read_scores(sluice_tokenizer *t, const sluice_gguf *g, slui
     if (st != SLUICE_OK)
         return st;
     if (t->scores->count != t->n_vocab) {
-        st = sluice_error_set(err, SLUICE_ERR_FORMAT, "tokenizer: %lu scores for %lu tokens", (unsigned long)t->scores->count, (unsigned long)t->n_vocab);
+        st = sluice_error_set(err, SLUICE_ERR_FORMAT, "tokenizer: %lu scores for %lu tokens", (unsigned long)t->scores->count,
+                              (unsigned long)t->n_vocab);
         sluice_error_offset(err, t->scores->offset);
         return st;
     }

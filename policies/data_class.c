@@ -881,7 +881,7 @@ static const char *const health_words[26] = {
     "medical|medication*|melanoma|menopaus*|mental health|metastas*|migraine*|miscarr*|multiple sclerosis|mastectomy|maladie*|medikament*",
     "neurolog*", "oncolog*|overdos*|osteoporosis|opioid*",
     "parkinson*|pneumonia|pregnan*|prescription*|prescribed|psychiatr*|psychosis|psychotherap*|ptsd|paxil|prozac|patient id", "",
-    "rehab|rheumat*", "schizophren*|seizure*|std|stroke|suicid*|surgery|symptom*|syphilis|schwanger*|self-harm|sertraline|std",
+    "rehab|rheumat*", "schizophren*|seizure*|stroke|suicid*|surgery|symptom*|syphilis|schwanger*|self-harm|sertraline",
     "therapist|tuberculosis|tumor*|tumour*|thyroid*|transplant*|testosterone", "ulcer*|ultrasound", "vasectomy|venereal", "", "xanax|x-ray", "", "" };
 
 static const char *const finance_words[26] = {

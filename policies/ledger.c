@@ -333,8 +333,10 @@ static sluice_status read_head(const sluice_ledger *l, position *out, sluice_err
         memcpy(text, b.ptr, len);
     text[len] = '\0';
     sluice_buf_deinit(&b);
-    if (st == SLUICE_ERR_NOT_FOUND)
+    if (st == SLUICE_ERR_NOT_FOUND) {
+        sluice_error_clear(err);
         return SLUICE_OK;
+    }
     if (st != SLUICE_OK && st != SLUICE_ERR_LIMIT)
         return st;
 
@@ -420,8 +422,10 @@ static sluice_status read_file(const sluice_ledger *l, reading *r, bool *exists,
     sluice_status st = p->file_open(p->user, &f, l->path, SLUICE_FILE_READ, err);
 
     *exists = st != SLUICE_ERR_NOT_FOUND;
-    if (st == SLUICE_ERR_NOT_FOUND)
+    if (st == SLUICE_ERR_NOT_FOUND) {
+        sluice_error_clear(err);
         return SLUICE_OK;
+    }
     if (st == SLUICE_OK)
         st = p->file_size(p->user, f, &bytes, err);
     if (st == SLUICE_OK)
@@ -506,6 +510,7 @@ sluice_status sluice_ledger_open(sluice_ledger **out, const char *state_dir, con
         sluice_ledger_close(l);
         return st;
     }
+    sluice_error_clear(err); /* a key that was made just now was missed before */
     *out = l;
     return SLUICE_OK;
 }

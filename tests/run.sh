@@ -49,6 +49,17 @@ broken() { # broken <build> <stage> <log>
     failed=$((failed + 1))
 }
 
+# The independent implementations that the oblivious HTTP code is tested against; where they or Node cannot be had, that test is skipped.
+fetch_peers() { # fetch_peers <build>
+    here=tests/integration/ohttp_interop
+    there=build/$1/ohttp_interop
+    [ -f "$here/package.json" ] && [ -d "$there" ] && [ ! -d "$there/node_modules" ] || return 0
+    command -v npm >/dev/null 2>&1 && node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || return 0
+    cp "$here/package.json" "$there/"
+    (cd "$there" && timeout 120 npm install --ignore-scripts --no-audit --no-fund --no-package-lock) >>"$logs/packages.txt" 2>&1 </dev/null ||
+        rm -rf "$there/node_modules"
+}
+
 run_build() {
     name=$1
     log=$logs/$name.txt
@@ -67,6 +78,7 @@ run_build() {
         broken "$name" building "$log"
         return
     fi
+    [ "$name" != dev ] || fetch_peers "$name"
     say "$name: testing"
     # shellcheck disable=SC2086 # an option and its value
     ctest --test-dir "build/$name" -j "$jobs" --output-on-failure --output-junit "$report" $which \

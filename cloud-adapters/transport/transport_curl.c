@@ -34,8 +34,8 @@ enum {
     HEADER_BYTES_MAX = 16384, /* libcurl's own limit is 300 kB; a gateway's answer has some ten short lines */
     HEADER_LINES_MAX = 64,
     PINS_MAX = 8,
-    PIN_LEN = 44,             /* base64 of 32 bytes */
-    HOST_LEN_MAX = 100,       /* in messages */
+    PIN_LEN = 44,       /* base64 of 32 bytes */
+    HOST_LEN_MAX = 100, /* in messages */
     POLL_MS_MAX = 60000
 };
 
@@ -55,24 +55,24 @@ struct sluice_exchange {
     sluice_exchange *next;
     CURL *easy;
     struct curl_slist *request_headers;
-    const char *endpoint_id;         /* the policy's */
+    const char *endpoint_id; /* the policy's */
     sluice_exchange_fn on_event;
     void *event_user;
 
     exchange_phase phase;
-    bool is_in_multi, is_over;       /* over: cancelled, or the terminal event is out; waits for reap() */
+    bool is_in_multi, is_over; /* over: cancelled, or the terminal event is out; waits for reap() */
     bool may_have_sent, is_sent;
-    bool is_interim;                 /* inside a 1xx response */
+    bool is_interim; /* inside a 1xx response */
 
     uint64_t deadline_us, connect_us, first_byte_us, gap_us; /* deadline and connect: instants; the others: spans, 0 none */
     uint64_t sent_us, last_byte_us;
     size_t response_bytes, response_bytes_max;
     size_t header_bytes, n_header_lines;
-    sluice_status own_failure;       /* why one of our callbacks stopped libcurl; SLUICE_OK: it did not */
+    sluice_status own_failure; /* why one of our callbacks stopped libcurl; SLUICE_OK: it did not */
 
     char host[HOST_LEN_MAX + 1];
     char pins[PINS_MAX * (sizeof "sha256//;" + PIN_LEN)];
-    char detail[CURL_ERROR_SIZE];    /* libcurl's words; searched, never shown: they may quote the server */
+    char detail[CURL_ERROR_SIZE]; /* libcurl's words; searched, never shown: they may quote the server */
 };
 
 /* ---- events -------------------------------------------------------------------------------------- */
@@ -99,40 +99,53 @@ static void emit_terminal(sluice_exchange *x, sluice_exchange_event *event)
 
 /* ---- what went wrong, in words --------------------------------------------------------------------- */
 
-typedef struct failure_words { sluice_status status; const char *what, *hint; } failure_words;
+typedef struct failure_words {
+    sluice_status status;
+    const char *what, *hint;
+} failure_words;
 
 /* The verifier's findings as the TLS library words them: mbedTLS's mbedtls_x509_crt_verify_info() first, OpenSSL's for builds on system
  * libraries second.  The order is the order of blame: a chain to an unknown root makes every other finding meaningless. */
 static failure_words certificate_words(const char *detail)
 {
-    static const struct { const char *needle, *what, *hint; } rows[] = {
-        { "not correctly signed by the trusted CA", "the server's certificate does not lead to the endpoint's CA",
-          "another server, or a box in between that reads TLS; if the gateway's CA has changed, put the new one into ca_pem" },
-        { "self-signed certificate", "the server's certificate does not lead to the endpoint's CA",
-          "another server, or a box in between that reads TLS; if the gateway's CA has changed, put the new one into ca_pem" },
-        { "unable to get local issuer", "the server's certificate does not lead to the endpoint's CA",
-          "another server, or a box in between that reads TLS; if the gateway's CA has changed, put the new one into ca_pem" },
-        { "validity has expired", "the server's certificate has expired",
-          "renew the gateway's certificate with the same key, so that its pin stays; or set this device's date right" },
-        { "certificate has expired", "the server's certificate has expired",
-          "renew the gateway's certificate with the same key, so that its pin stays; or set this device's date right" },
-        { "starts in the future", "the server's certificate is not valid yet",
-          "set this device's date right, or look at the dates of the gateway's certificate" },
-        { "not yet valid", "the server's certificate is not valid yet",
-          "set this device's date right, or look at the dates of the gateway's certificate" },
-        { "does not match with the expected CN", "the server's certificate is for another host name",
-          "the host in the endpoint's url must be one of the certificate's subject alternative names" },
-        { "subject name", "the server's certificate is for another host name",
-          "the host in the endpoint's url must be one of the certificate's subject alternative names" },
-        { "has been revoked", "the server's certificate has been revoked", "give the gateway a new certificate" },
-        { "unacceptable", "the server's certificate uses a weak hash, key or curve",
-          "use ECDSA P-256 or P-384, or RSA of 2048 bits or more, with SHA-256 or better" },
+    static const failure_words unknown_ca = {
+        SLUICE_ERR_TLS, "the server's certificate does not lead to the endpoint's CA",
+        "another server, or a box in between that reads TLS; if the gateway's CA has changed, put the new one into ca_pem"
     };
+    static const failure_words expired = {
+        SLUICE_ERR_TLS, "the server's certificate has expired",
+        "renew the gateway's certificate with the same key, so that its pin stays; or set this device's date right"
+    };
+    static const failure_words future = { SLUICE_ERR_TLS, "the server's certificate is not valid yet",
+                                          "set this device's date right, or look at the dates of the gateway's certificate" };
+    static const failure_words other_host = { SLUICE_ERR_TLS, "the server's certificate is for another host name",
+                                              "the host in the endpoint's url must be one of the certificate's subject alternative names" };
+    static const failure_words revoked = { SLUICE_ERR_TLS, "the server's certificate has been revoked", "give the gateway a new certificate" };
+    static const failure_words weak = { SLUICE_ERR_TLS, "the server's certificate uses a weak hash, key or curve",
+                                        "use ECDSA P-256 or P-384, or RSA of 2048 bits or more, with SHA-256 or better" };
+    static const failure_words refused = { SLUICE_ERR_TLS, "the server's certificate was refused",
+                                           "compare the certificate that the server shows with the endpoint's ca_pem and host" };
+    static const struct {
+        const char *needle;
+        const failure_words *words;
+    } rows[] = {
+        { "not correctly signed by the trusted CA", &unknown_ca },
+        { "self-signed certificate", &unknown_ca },
+        { "unable to get local issuer", &unknown_ca },
+        { "validity has expired", &expired },
+        { "certificate has expired", &expired },
+        { "starts in the future", &future },
+        { "not yet valid", &future },
+        { "does not match with the expected CN", &other_host },
+        { "subject name", &other_host },
+        { "has been revoked", &revoked },
+        { "unacceptable", &weak },
+    };
+
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (strstr(detail, rows[i].needle) != NULL)
-            return (failure_words){ SLUICE_ERR_TLS, rows[i].what, rows[i].hint };
-    return (failure_words){ SLUICE_ERR_TLS, "the server's certificate was refused",
-                            "compare the certificate that the server shows with the endpoint's ca_pem and host" };
+            return *rows[i].words;
+    return refused;
 }
 
 /* A handshake that broke off is the network's fault, one that was refused is TLS's. */
@@ -169,13 +182,11 @@ static failure_words words_for(const sluice_exchange *x, CURLcode code)
                                 "is the gateway running there, and the port in the endpoint's url right?" };
     case CURLE_OPERATION_TIMEDOUT:
         return (failure_words){ SLUICE_ERR_TIMEOUT, "no connection in time", "is the network slow, or a firewall dropping packets?" };
-    case CURLE_PEER_FAILED_VERIFICATION:
-        return certificate_words(x->detail);
+    case CURLE_PEER_FAILED_VERIFICATION: return certificate_words(x->detail);
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
         return (failure_words){ SLUICE_ERR_PIN_MISMATCH, "the server's key is none of those that the policy pins",
                                 "somebody may be in between; if the gateway's key has changed, its new pin belongs into spki_pins" };
-    case CURLE_SSL_CONNECT_ERROR:
-        return handshake_words(x->detail);
+    case CURLE_SSL_CONNECT_ERROR: return handshake_words(x->detail);
     case CURLE_SSL_CACERT_BADFILE:
         return (failure_words){ SLUICE_ERR_TLS, "the endpoint's ca_pem cannot be read",
                                 "it must be one or more certificates between BEGIN CERTIFICATE and END CERTIFICATE lines" };
@@ -185,22 +196,18 @@ static failure_words words_for(const sluice_exchange *x, CURLcode code)
     case CURLE_SSL_ENGINE_INITFAILED:
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_SSL_INVALIDCERTSTATUS:
-    case CURLE_USE_SSL_FAILED:
-        return (failure_words){ SLUICE_ERR_TLS, "TLS could not be set up", "is libcurl built on the bundled mbedTLS?" };
+    case CURLE_USE_SSL_FAILED: return (failure_words){ SLUICE_ERR_TLS, "TLS could not be set up", "is libcurl built on the bundled mbedTLS?" };
     case CURLE_PARTIAL_FILE:
     case CURLE_RECV_ERROR:
-    case CURLE_GOT_NOTHING:
-        return receive_words(x);
+    case CURLE_GOT_NOTHING: return receive_words(x);
     case CURLE_SEND_ERROR:
     case CURLE_SEND_FAIL_REWIND:
         return (failure_words){ SLUICE_ERR_NETWORK, "the connection broke off while the request was written", "see the gateway's log" };
     case CURLE_FILESIZE_EXCEEDED:
         return (failure_words){ SLUICE_ERR_LIMIT, "the answer announces more bytes than allowed",
-                                "raise response_bytes_max in the policy, or ask for fewer tokens" };
-    case CURLE_OUT_OF_MEMORY:
-        return (failure_words){ SLUICE_ERR_NO_MEMORY, "out of memory in libcurl", "" };
-    default:
-        return (failure_words){ SLUICE_ERR_NETWORK, "the answer is not HTTP/1.1 as it should be", "is it the gateway that answers there?" };
+                                "raise limits.response_bytes in the policy, or ask for fewer tokens" };
+    case CURLE_OUT_OF_MEMORY: return (failure_words){ SLUICE_ERR_NO_MEMORY, "out of memory in libcurl", "" };
+    default: return (failure_words){ SLUICE_ERR_NETWORK, "the answer is not HTTP/1.1 as it should be", "is it the gateway that answers there?" };
     }
 }
 
@@ -221,8 +228,9 @@ static void finish(sluice_exchange *x, CURLcode code)
     if (x->is_over)
         return; /* cancelled: libcurl tells that its callback was not happy */
     if (x->own_failure == SLUICE_ERR_LIMIT)
-        fail(x, (failure_words){ SLUICE_ERR_LIMIT, x->phase == BODY ? "the answer is larger than allowed" : "the answer's header is larger than allowed",
-                                 "raise response_bytes_max in the policy, or ask for fewer tokens" });
+        fail(x,
+             (failure_words){ SLUICE_ERR_LIMIT, x->phase == BODY ? "the answer is larger than allowed" : "the answer's header is larger than allowed",
+                              "raise limits.response_bytes in the policy, or ask for fewer tokens" });
     else if (x->own_failure != SLUICE_OK || (code == CURLE_OK && x->phase < BODY))
         fail(x, words_for(x, CURLE_WEIRD_SERVER_REPLY));
     else if (code != CURLE_OK)
@@ -393,7 +401,8 @@ static bool join_pins(char *out, size_t cap, const sluice_destination *to)
         if (strlen(pin) != PIN_LEN || pin[PIN_LEN - 1] != '=')
             return false;
         for (size_t k = 0; k < PIN_LEN - 1; k++)
-            if (!((pin[k] >= 'A' && pin[k] <= 'Z') || (pin[k] >= 'a' && pin[k] <= 'z') || (pin[k] >= '0' && pin[k] <= '9') || pin[k] == '+' || pin[k] == '/'))
+            if (!((pin[k] >= 'A' && pin[k] <= 'Z') || (pin[k] >= 'a' && pin[k] <= 'z') || (pin[k] >= '0' && pin[k] <= '9') || pin[k] == '+' ||
+                  pin[k] == '/'))
                 return false;
         if (wrote < 0 || (size_t)wrote >= cap - len)
             return false;
@@ -450,21 +459,22 @@ static sluice_status build_request_headers(sluice_exchange *x, const char *type,
 }
 
 /* Every option must be taken.  A refused one is named, so that a wrong build of libcurl is found out at once. */
-#define SET(option, value)                                                                                              \
-    do {                                                                                                                \
-        const CURLcode set_code_ = curl_easy_setopt(x->easy, option, value);                                            \
-        if (set_code_ == CURLE_OUT_OF_MEMORY)                                                                           \
-            return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "%s: no memory for libcurl's %s", x->host, #option);     \
-        if (set_code_ != CURLE_OK) {                                                                                    \
-            sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "%s: libcurl refuses %s (%d)", x->host, #option, (int)set_code_); \
-            sluice_error_hint(err, "build with the bundled libcurl and mbedTLS (SLUICE_DEPS=bundled)");                \
-            return SLUICE_ERR_UNSUPPORTED;                                                                              \
-        }                                                                                                               \
+#define SET(option, value)                                                                                                                           \
+    do {                                                                                                                                             \
+        const CURLcode set_code_ = curl_easy_setopt(x->easy, option, value);                                                                         \
+        if (set_code_ == CURLE_OUT_OF_MEMORY)                                                                                                        \
+            return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "%s: no memory for libcurl's %s", x->host, #option);                                  \
+        if (set_code_ != CURLE_OK) {                                                                                                                 \
+            sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "%s: libcurl refuses %s (%d)", x->host, #option, (int)set_code_);                          \
+            sluice_error_hint(err, "build with the bundled libcurl and mbedTLS (SLUICE_DEPS=bundled)");                                              \
+            return SLUICE_ERR_UNSUPPORTED;                                                                                                           \
+        }                                                                                                                                            \
     } while (0)
 
 static sluice_status set_tls(sluice_exchange *x, const sluice_destination *to, sluice_error *err)
 {
-    struct curl_blob ca = { (void *)(uintptr_t)to->ca_pem, strlen(to->ca_pem) + 1, CURL_BLOB_NOCOPY }; /* with the NUL: mbedTLS then parses in place */
+    /* With its NUL, so that mbedTLS parses it in place; the policy outlives the exchange. */
+    struct curl_blob ca = { (void *)(uintptr_t)to->ca_pem, strlen(to->ca_pem) + 1, CURL_BLOB_NOCOPY };
 
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);

@@ -61,6 +61,17 @@ typedef struct sluice_product {
 
 typedef void (*sluice_product_fn)(const sluice_product *p);
 
+/* out(q, :) = sum over i < n of weights(q, i) * v(i, :), from first to last, by fma.  What attention gathers; a weight of 0 adds nothing. */
+typedef struct sluice_mix {
+    const uint16_t *v;          /* (n, dim) f16 */
+    size_t v_stride;            /* numbers from row to row, as all strides here */
+    const float *weights;       /* (n_queries, n) */
+    size_t weights_stride;
+    size_t n_queries, n, dim;
+    float *out;                 /* (n_queries, dim) */
+    size_t out_stride;
+} sluice_mix;
+
 typedef struct sluice_kernels {
     const char *isa;            /* of the last table row installed, for benches and bug reports: "avx2" */
     sluice_product_fn product[SLUICE_WEIGHT_COUNT];
@@ -72,8 +83,7 @@ typedef struct sluice_kernels {
     float (*softmax)(float *x, size_t n, float scale);
     /* gate = gate / (1 + exp(-gate)) * up */
     void (*silu_mul)(float *gate, const float *up, size_t n);
-    /* out(dim) = sum over i < n of weights[i] * v(i, :), first to last; v in f16, v_stride elements apart */
-    void (*weighted_sum)(float *out, const uint16_t *v, size_t v_stride, const float *weights, size_t n, size_t dim);
+    void (*mix)(const sluice_mix *m);
 } sluice_kernels;
 
 /* The best that `cpu` (SLUICE_CPU_* of sdk/platform) allows; 0 gives the scalar reference. */

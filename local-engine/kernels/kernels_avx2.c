@@ -14,34 +14,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "local-engine/kernels/kernels.h"
+#include "local-engine/kernels/kernels_x86.h"
 
-#include <immintrin.h>
 #include <math.h>
-#include <string.h>
 
 enum { ROWS = 8, TILE = 4, STRIP_FROM = 4 }; /* rows of a register; tokens of a tile; tokens from which a strip pays */
-
-static inline int32_t load_i32(const void *p)
-{
-    int32_t v;
-
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline float load_f16(const uint8_t *p)
-{
-    uint16_t h;
-
-    memcpy(&h, p, sizeof h);
-    return _cvtsh_ss(h);
-}
-
-static inline __m256i load_256(const void *p)
-{
-    return _mm256_loadu_si256((const __m256i *)p);
-}
 
 /* ---- float weights: sixteen running sums in two registers */
 
@@ -147,13 +124,6 @@ static void product_f16(const sluice_product *p)
 
 /* ---- quantized weights */
 
-static inline __m256i unpack_q4(const uint8_t *q)
-{
-    const __m128i bytes = _mm_loadu_si128((const __m128i *)q);
-
-    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes), _mm256_set1_epi8(15));
-}
-
 /* Eight partial sums of a block's products; for Q4_0 without its offset. */
 static inline __m256i block_sums(const uint8_t *block, __m256i x, bool is_q4)
 {
@@ -163,50 +133,50 @@ static inline __m256i block_sums(const uint8_t *block, __m256i x, bool is_q4)
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-/* The scales of one block in eight rows. */
-static inline __m256 load_scales(const uint8_t *block, size_t row_bytes)
+/* Sums of a Q8_0 block in eight rows, lane = row. */
+static inline __m256i eight_sums_q8(const uint8_t *w, size_t row_bytes, const sluice_q8 *x)
 {
-    uint16_t h[ROWS];
+    const __m256i xq = load_256(x->q);
+    __m256i s[8];
 
-    for (size_t i = 0; i < ROWS; i++)
-        memcpy(&h[i], block + i * row_bytes, sizeof h[i]);
-    return _mm256_cvtph_ps(_mm_set_epi16((short)h[7], (short)h[6], (short)h[5], (short)h[4], (short)h[3], (short)h[2], (short)h[1], (short)h[0]));
+    for (size_t i = 0; i < 8; i++)
+        s[i] = block_sums(w + i * row_bytes, xq, false);
+    return fold_eight(s);
+}
+
+/* The same for Q4_0.  Rows i and i + 4 share a register, so that nibbles are taken apart for two at a time and the sums of four
+ * registers fold straight into the order of the rows.  Four products of at most 15 * 127 fit 16 bits. */
+static inline __m256i eight_sums_q4(const uint8_t *w, size_t row_bytes, const sluice_q8 *x)
+{
+    const __m256i low = broadcast_128(x->q), high = broadcast_128(x->q + 16), mask = _mm256_set1_epi8(15);
+    __m256i s[4];
+
+    for (size_t i = 0; i < 4; i++) {
+        const __m256i q = load_two(w + i * row_bytes + 2, w + (i + 4) * row_bytes + 2);
+        const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(q, mask), low),
+                                               _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), high));
+
+        s[i] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+    return _mm256_sub_epi32(_mm256_hadd_epi32(_mm256_hadd_epi32(s[0], s[1]), _mm256_hadd_epi32(s[2], s[3])), _mm256_set1_epi32(8 * x->sum));
 }
 
 /* Eight rows as they lie in the file, one token. */
 static inline __attribute__((always_inline)) void rows_token(const sluice_product *p, size_t r, size_t t, bool is_q4)
 {
-    const size_t block_bytes = is_q4 ? SLUICE_Q4_0_BYTES : SLUICE_Q8_0_BYTES, ahead = ROWS * p->row_bytes;
+    const size_t block_bytes = is_q4 ? SLUICE_Q4_0_BYTES : SLUICE_Q8_0_BYTES;
     const sluice_q8 *x = (const sluice_q8 *)(const void *)((const uint8_t *)p->x + t * p->x_stride);
     const uint8_t *w = p->w + r * p->row_bytes;
     __m256 y = _mm256_setzero_ps();
 
     for (size_t b = 0; b < p->cols / SLUICE_Q_LEN; b++, w += block_bytes) {
-        const __m256i xq = load_256(x[b].q);
-        __m256i s[ROWS], pair[4], four, eight;
+        const __m256i sum = is_q4 ? eight_sums_q4(w, p->row_bytes, &x[b]) : eight_sums_q8(w, p->row_bytes, &x[b]);
 
-        for (size_t i = 0; i < ROWS; i++) {
-            s[i] = block_sums(w + i * p->row_bytes, xq, is_q4);
-            _mm_prefetch((const char *)(w + i * p->row_bytes + ahead), _MM_HINT_T0);
-        }
-        for (size_t i = 0; i < 4; i++)
-            pair[i] = _mm256_hadd_epi32(s[2 * i], s[2 * i + 1]);
-        four = _mm256_hadd_epi32(pair[0], pair[1]);  /* rows 0 … 3 of the low half, rows 0 … 3 of the high half */
-        eight = _mm256_hadd_epi32(pair[2], pair[3]); /* rows 4 … 7 */
-        s[0] = _mm256_add_epi32(_mm256_permute2x128_si256(four, eight, 0x20), _mm256_permute2x128_si256(four, eight, 0x31));
-        if (is_q4)
-            s[0] = _mm256_sub_epi32(s[0], _mm256_set1_epi32(8 * x[b].sum));
-        y = _mm256_fmadd_ps(_mm256_mul_ps(load_scales(w, p->row_bytes), _mm256_set1_ps(x[b].scale)), _mm256_cvtepi32_ps(s[0]), y);
+        if (b % 2 == 0)
+            prefetch_eight(w + 8 * p->row_bytes, p->row_bytes);
+        y = _mm256_fmadd_ps(_mm256_mul_ps(load_scales(w, p->row_bytes), _mm256_set1_ps(x[b].scale)), _mm256_cvtepi32_ps(sum), y);
     }
     _mm256_storeu_ps(p->y + t * p->y_stride + r, y);
-}
-
-static inline int32_t add_lanes(__m256i v)
-{
-    const __m128i by4 = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    const __m128i by2 = _mm_add_epi32(by4, _mm_unpackhi_epi64(by4, by4));
-
-    return _mm_cvtsi128_si32(_mm_add_epi32(by2, _mm_shuffle_epi32(by2, 1)));
 }
 
 /* The last rows of a matrix whose rows are no multiple of eight. */
@@ -223,27 +193,6 @@ static inline __attribute__((always_inline)) void row_token(const sluice_product
         y = fmaf(load_f16(w) * x[b].scale, (float)sum, y);
     }
     p->y[t * p->y_stride + r] = y;
-}
-
-/* Transposes an 8 x 8 matrix of 4-byte units: in[row] holds units 0 … 7 of a row, out[unit] that unit of rows 0 … 7. */
-static inline void transpose(__m256i out[8], const __m256i in[8])
-{
-    __m256i a[8], b[8];
-
-    for (size_t i = 0; i < 4; i++) {
-        a[2 * i] = _mm256_unpacklo_epi32(in[2 * i], in[2 * i + 1]);
-        a[2 * i + 1] = _mm256_unpackhi_epi32(in[2 * i], in[2 * i + 1]);
-    }
-    for (size_t i = 0; i < 2; i++) {
-        b[4 * i] = _mm256_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
-        b[4 * i + 1] = _mm256_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
-        b[4 * i + 2] = _mm256_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
-        b[4 * i + 3] = _mm256_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
-    }
-    for (size_t i = 0; i < 4; i++) {
-        out[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
-        out[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
-    }
 }
 
 static inline __attribute__((always_inline)) void make_strip(const sluice_product *p, size_t r, int8_t *q, float *scales, bool is_q4)
@@ -515,34 +464,54 @@ static inline __m256 load_half8(const uint16_t *v)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)v));
 }
 
-static void weighted_sum(float *out, const uint16_t *v, size_t v_stride, const float *weights, size_t n, size_t dim)
+/* n_queries and n_parts (of eight numbers) are small constants: their sums stay in registers while the rows go by. */
+static inline __attribute__((always_inline)) void mix_tile(const sluice_mix *m, size_t q, size_t j, size_t n_queries, size_t n_parts)
+{
+    __m256 s[2][4];
+
+    for (size_t l = 0; l < n_queries; l++)
+        for (size_t k = 0; k < n_parts; k++)
+            s[l][k] = _mm256_setzero_ps();
+    for (size_t i = 0; i < m->n; i++) {
+        __m256 v[4];
+
+        for (size_t k = 0; k < n_parts; k++)
+            v[k] = load_half8(m->v + i * m->v_stride + j + 8 * k);
+        for (size_t l = 0; l < n_queries; l++) {
+            const __m256 weight = _mm256_set1_ps(m->weights[(q + l) * m->weights_stride + i]);
+
+            for (size_t k = 0; k < n_parts; k++)
+                s[l][k] = _mm256_fmadd_ps(weight, v[k], s[l][k]);
+        }
+    }
+    for (size_t l = 0; l < n_queries; l++)
+        for (size_t k = 0; k < n_parts; k++)
+            _mm256_storeu_ps(m->out + (q + l) * m->out_stride + j + 8 * k, s[l][k]);
+}
+
+static void mix(const sluice_mix *m)
 {
     size_t j = 0;
 
-    for (; j + 32 <= dim; j += 32) {
-        __m256 s[4] = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps() };
+    for (; j + 32 <= m->dim; j += 32) {
+        size_t q = 0;
 
-        for (size_t i = 0; i < n; i++) {
-            const __m256 weight = _mm256_set1_ps(weights[i]);
+        for (; q + 2 <= m->n_queries; q += 2)
+            mix_tile(m, q, j, 2, 4);
+        for (; q < m->n_queries; q++)
+            mix_tile(m, q, j, 1, 4);
+    }
+    for (; j + 8 <= m->dim; j += 8)
+        for (size_t q = 0; q < m->n_queries; q++)
+            mix_tile(m, q, j, 1, 1);
+    for (; j < m->dim; j++)
+        for (size_t q = 0; q < m->n_queries; q++) {
+            float sum = 0;
 
-            for (size_t k = 0; k < 4; k++)
-                s[k] = _mm256_fmadd_ps(weight, load_half8(v + i * v_stride + j + 8 * k), s[k]);
+            for (size_t i = 0; i < m->n; i++)
+                sum = fmaf(m->weights[q * m->weights_stride + i], _cvtsh_ss(m->v[i * m->v_stride + j]), sum);
+            m->out[q * m->out_stride + j] = sum;
         }
-        for (size_t k = 0; k < 4; k++)
-            _mm256_storeu_ps(out + j + 8 * k, s[k]);
-    }
-    for (; j + 8 <= dim; j += 8) {
-        __m256 s = _mm256_setzero_ps();
-
-        for (size_t i = 0; i < n; i++)
-            s = _mm256_fmadd_ps(_mm256_set1_ps(weights[i]), load_half8(v + i * v_stride + j), s);
-        _mm256_storeu_ps(out + j, s);
-    }
-    for (; j < dim; j++) {
-        out[j] = 0;
-        for (size_t i = 0; i < n; i++)
-            out[j] = fmaf(weights[i], _cvtsh_ss(v[i * v_stride + j]), out[j]);
-    }
 }
 
 void sluice_kernels_install_avx2(sluice_kernels *k)
@@ -557,5 +526,5 @@ void sluice_kernels_install_avx2(sluice_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->weighted_sum = weighted_sum;
+    k->mix = mix;
 }

@@ -454,29 +454,45 @@ static void silu_mul(float *gate, const float *up, size_t n)
         store_rest(gate + i, silu_mul_4(load_rest(gate + i, n - i), load_rest(up + i, n - i)), n - i);
 }
 
-static inline float32x4_t load_half4(const uint16_t *v)
+/* n_queries, a small constant, by sixteen numbers: their sums stay in registers while the rows go by. */
+static inline __attribute__((always_inline)) void mix_tile(const sluice_mix *m, size_t q, size_t j, size_t n_queries)
 {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(v)));
+    sums s[4];
+
+    for (size_t l = 0; l < n_queries; l++)
+        s[l] = zero_sums();
+    for (size_t i = 0; i < m->n; i++) {
+        const sums v = load_f16x16((const uint8_t *)(m->v + i * m->v_stride + j), 16);
+
+        for (size_t l = 0; l < n_queries; l++)
+            for (size_t k = 0; k < 4; k++)
+                s[l].v[k] = vfmaq_n_f32(s[l].v[k], v.v[k], m->weights[(q + l) * m->weights_stride + i]);
+    }
+    for (size_t l = 0; l < n_queries; l++)
+        for (size_t k = 0; k < 4; k++)
+            vst1q_f32(m->out + (q + l) * m->out_stride + j + 4 * k, s[l].v[k]);
 }
 
-static void weighted_sum(float *out, const uint16_t *v, size_t v_stride, const float *weights, size_t n, size_t dim)
+static void mix(const sluice_mix *m)
 {
     size_t j = 0;
 
-    for (; j + 16 <= dim; j += 16) {
-        sums s = zero_sums();
+    for (; j + 16 <= m->dim; j += 16) {
+        size_t q = 0;
 
-        for (size_t i = 0; i < n; i++)
-            for (size_t k = 0; k < 4; k++)
-                s.v[k] = vfmaq_n_f32(s.v[k], load_half4(v + i * v_stride + j + 4 * k), weights[i]);
-        for (size_t k = 0; k < 4; k++)
-            vst1q_f32(out + j + 4 * k, s.v[k]);
+        for (; q + 4 <= m->n_queries; q += 4)
+            mix_tile(m, q, j, 4);
+        for (; q < m->n_queries; q++)
+            mix_tile(m, q, j, 1);
     }
-    for (; j < dim; j++) {
-        out[j] = 0;
-        for (size_t i = 0; i < n; i++)
-            out[j] = fmaf(weights[i], load_f16((const uint8_t *)(v + i * v_stride + j)), out[j]);
-    }
+    for (; j < m->dim; j++)
+        for (size_t q = 0; q < m->n_queries; q++) {
+            float sum = 0;
+
+            for (size_t i = 0; i < m->n; i++)
+                sum = fmaf(m->weights[q * m->weights_stride + i], load_f16((const uint8_t *)(m->v + i * m->v_stride + j)), sum);
+            m->out[q * m->out_stride + j] = sum;
+        }
 }
 
 void sluice_kernels_install_neon_dotprod(sluice_kernels *k)
@@ -491,5 +507,5 @@ void sluice_kernels_install_neon_dotprod(sluice_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->weighted_sum = weighted_sum;
+    k->mix = mix;
 }

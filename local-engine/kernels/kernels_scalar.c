@@ -225,12 +225,16 @@ static void silu_mul(float *gate, const float *up, size_t n)
         gate[i] = gate[i] / (1.0f + exp_clamped(-gate[i])) * up[i];
 }
 
-static void weighted_sum(float *out, const uint16_t *v, size_t v_stride, const float *weights, size_t n, size_t dim)
+static void mix(const sluice_mix *m)
 {
-    memset(out, 0, dim * sizeof *out);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < dim; j++)
-            out[j] = fmaf(weights[i], sluice_f16_to_f32(v[i * v_stride + j]), out[j]);
+    for (size_t q = 0; q < m->n_queries; q++)
+        for (size_t j = 0; j < m->dim; j++) {
+            float sum = 0;
+
+            for (size_t i = 0; i < m->n; i++)
+                sum = fmaf(m->weights[q * m->weights_stride + i], sluice_f16_to_f32(m->v[i * m->v_stride + j]), sum);
+            m->out[q * m->out_stride + j] = sum;
+        }
 }
 
 void sluice_kernels_install_scalar(sluice_kernels *k)
@@ -245,5 +249,5 @@ void sluice_kernels_install_scalar(sluice_kernels *k)
     k->rms_norm = rms_norm;
     k->softmax = softmax;
     k->silu_mul = silu_mul;
-    k->weighted_sum = weighted_sum;
+    k->mix = mix;
 }

@@ -12,8 +12,14 @@ enum { FILE_BYTES_MAX = 1 << 30 };
 
 static bool parse_type(const char *text, sluice_tensor_type *out)
 {
-    static const struct { const char *name; sluice_tensor_type type; } types[] = {
-        { "f32", SLUICE_TENSOR_F32 }, { "f16", SLUICE_TENSOR_F16 }, { "q8_0", SLUICE_TENSOR_Q8_0 }, { "q4_0", SLUICE_TENSOR_Q4_0 },
+    static const struct {
+        const char *name;
+        sluice_tensor_type type;
+    } types[] = {
+        { "f32", SLUICE_TENSOR_F32 },
+        { "f16", SLUICE_TENSOR_F16 },
+        { "q8_0", SLUICE_TENSOR_Q8_0 },
+        { "q4_0", SLUICE_TENSOR_Q4_0 },
     };
 
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
@@ -44,7 +50,8 @@ int main(int argc, char **argv)
     if (st == SLUICE_OK)
         st = sluice_platform_read_file(p, argv[2], FILE_BYTES_MAX, &tokenizer, &err);
     if (st == SLUICE_OK)
-        st = sluice_convert_llama2c(sluice_buf_span(&model), sluice_buf_span(&tokenizer), argc > 5 ? argv[5] : "llama2.c model", type, NULL, &out, &err);
+        st = sluice_convert_llama2c(sluice_buf_span(&model), sluice_buf_span(&tokenizer), argc > 5 ? argv[5] : "llama2.c model", type, NULL, &out,
+                                    &err);
     if (st == SLUICE_OK)
         st = sluice_platform_write_file(p, argv[3], sluice_buf_span(&out), &err);
     if (st != SLUICE_OK)

@@ -134,7 +134,8 @@ void sluice_gguf_put_tensor_row(sluice_gguf_writer *w, sluice_span name, uint32_
     w->ok = w->ok && put_u32(&w->table, type) && put_u64(&w->table, offset);
 }
 
-void sluice_gguf_put_tensor(sluice_gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne, const void *data, size_t bytes)
+void sluice_gguf_put_tensor(sluice_gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne, const void *data,
+                            size_t bytes)
 {
     sluice_gguf_put_tensor_row(w, sluice_span_str(name), type, n_dims, ne, w->data.len);
     w->ok = w->ok && sluice_buf_append(&w->data, data, bytes) && pad(&w->data, w->alignment);
@@ -142,7 +143,7 @@ void sluice_gguf_put_tensor(sluice_gguf_writer *w, const char *name, uint32_t ty
 
 bool sluice_gguf_writer_finish(sluice_gguf_writer *w, sluice_buf *out)
 {
-    return w->ok && sluice_buf_append(out, "GGUF", 4) && put_u32(out, w->version) && put_u64(out, w->n_tensors) && put_u64(out, w->n_values)
-           && sluice_buf_append_span(out, sluice_buf_span(&w->values)) && sluice_buf_append_span(out, sluice_buf_span(&w->table))
-           && (w->n_tensors == 0 || pad(out, w->alignment)) && sluice_buf_append_span(out, sluice_buf_span(&w->data));
+    return w->ok && sluice_buf_append(out, "GGUF", 4) && put_u32(out, w->version) && put_u64(out, w->n_tensors) && put_u64(out, w->n_values) &&
+           sluice_buf_append_span(out, sluice_buf_span(&w->values)) && sluice_buf_append_span(out, sluice_buf_span(&w->table)) &&
+           (w->n_tensors == 0 || pad(out, w->alignment)) && sluice_buf_append_span(out, sluice_buf_span(&w->data));
 }

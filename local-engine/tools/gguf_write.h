@@ -37,7 +37,8 @@ void sluice_gguf_put_i32s(sluice_gguf_writer *w, const char *key, const int32_t 
 /* A value of any type number, its bytes as given. */
 void sluice_gguf_put_raw(sluice_gguf_writer *w, sluice_span key, uint32_t type, sluice_span payload);
 /* ne[0] is the row length.  The data is copied and padded to the alignment. */
-void sluice_gguf_put_tensor(sluice_gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne, const void *data, size_t bytes);
+void sluice_gguf_put_tensor(sluice_gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne, const void *data,
+                            size_t bytes);
 /* A row of the tensor table alone, any numbers in it. */
 void sluice_gguf_put_tensor_row(sluice_gguf_writer *w, sluice_span name, uint32_t type, uint32_t n_dims, const uint64_t *ne, uint64_t offset);
 

@@ -5,8 +5,8 @@
  *
  *   token_embd  attn_norm*  wq*  wk*  wv*  wo*  ffn_norm*  w1*  w2*  w3*  norm  (two RoPE tables, unused)  [wcls]       * n_layers
  *
- * Both formats rotate neighbouring pairs, so nothing is permuted.  tokenizer.bin is max_length int32, then { score f32, length int32, bytes } for each
- * token, with spaces as spaces: U+2581 is put back.
+ * Both formats rotate neighbouring pairs, so nothing is permuted.  tokenizer.bin is max_length int32, then { score f32, length int32, bytes } for
+ * each token, with spaces as spaces: U+2581 is put back.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -53,10 +53,13 @@ static sluice_status read_header(checkpoint *c, sluice_span model, sluice_error 
     for (size_t i = 0; i < 7; i++)
         if (v[i] == 0 || v[i] > SIZE_MAX_ALLOWED)
             return sluice_error_set(err, SLUICE_ERR_FORMAT, "llama2.c: the header's number %zu is %" PRIu32, i, v[i]);
-    *c = (checkpoint){ v[0], v[1], v[2], v[3], v[4], v[5], v[6], c->has_classifier, sluice_span_of(model.ptr + HEADER_BYTES, model.len - HEADER_BYTES) };
+    *c = (checkpoint){
+        v[0], v[1], v[2], v[3], v[4], v[5], v[6], c->has_classifier, sluice_span_of(model.ptr + HEADER_BYTES, model.len - HEADER_BYTES)
+    };
     if (c->dim % c->n_heads != 0 || c->n_heads % c->n_kv_heads != 0)
-        return sluice_error_set(err, SLUICE_ERR_FORMAT, "llama2.c: %" PRIu32 " dimensions, %" PRIu32 " heads and %" PRIu32 " KV heads do not go together",
-                                c->dim, c->n_heads, c->n_kv_heads);
+        return sluice_error_set(err, SLUICE_ERR_FORMAT,
+                                "llama2.c: %" PRIu32 " dimensions, %" PRIu32 " heads and %" PRIu32 " KV heads do not go together", c->dim, c->n_heads,
+                                c->n_kv_heads);
     return SLUICE_OK;
 }
 
@@ -121,9 +124,12 @@ static sluice_status convert_weights(converter *k)
 {
     const checkpoint *c = &k->c;
     uint64_t dim = c->dim, kv_dim = (uint64_t)c->dim / c->n_heads * c->n_kv_heads, hidden = c->hidden;
-    const struct { const char *name; uint64_t cols, rows; } layers[] = {
-        { "attn_norm", dim, 0 },     { "attn_q", dim, dim },     { "attn_k", dim, kv_dim },      { "attn_v", dim, kv_dim }, { "attn_output", dim, dim },
-        { "ffn_norm", dim, 0 },      { "ffn_gate", dim, hidden }, { "ffn_down", hidden, dim },   { "ffn_up", dim, hidden },
+    const struct {
+        const char *name;
+        uint64_t cols, rows;
+    } layers[] = {
+        { "attn_norm", dim, 0 }, { "attn_q", dim, dim },      { "attn_k", dim, kv_dim },   { "attn_v", dim, kv_dim }, { "attn_output", dim, dim },
+        { "ffn_norm", dim, 0 },  { "ffn_gate", dim, hidden }, { "ffn_down", hidden, dim }, { "ffn_up", dim, hidden },
     };
     sluice_span unused = SLUICE_SPAN_EMPTY;
     sluice_status st = convert_one(k, "token_embd.weight", dim, c->n_vocab);
@@ -202,8 +208,11 @@ static sluice_status read_vocabulary(vocabulary *v, sluice_span file, uint32_t n
 static sluice_status convert_vocabulary(converter *k, sluice_span file)
 {
     uint32_t n = k->c.n_vocab;
-    vocabulary v = { sluice_alloc_array(k->al, n, sizeof *v.scores), sluice_alloc_array(k->al, n, sizeof *v.types),
-                     sluice_alloc_array(k->al, n, sizeof *v.tokens), sluice_alloc_array(k->al, n, sizeof *v.ends), { 0 } };
+    vocabulary v = { sluice_alloc_array(k->al, n, sizeof *v.scores),
+                     sluice_alloc_array(k->al, n, sizeof *v.types),
+                     sluice_alloc_array(k->al, n, sizeof *v.tokens),
+                     sluice_alloc_array(k->al, n, sizeof *v.ends),
+                     { 0 } };
     sluice_status st;
 
     sluice_buf_init(&v.text, k->al, FILE_BYTES_MAX);
@@ -252,8 +261,8 @@ static void write_head(converter *k, const char *name)
     sluice_gguf_put_u32(&k->w, "llama.vocab_size", c->n_vocab);
 }
 
-sluice_status sluice_convert_llama2c(sluice_span model, sluice_span tokenizer, const char *name, sluice_tensor_type type,
-                                     const sluice_allocator *al, sluice_buf *out, sluice_error *err)
+sluice_status sluice_convert_llama2c(sluice_span model, sluice_span tokenizer, const char *name, sluice_tensor_type type, const sluice_allocator *al,
+                                     sluice_buf *out, sluice_error *err)
 {
     converter k = { .type = type, .al = al, .err = err };
     sluice_status st = read_header(&k.c, model, err);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Write unicode_table.h: where the class of a code point changes, from Python's own copy of the Unicode character database.
+"""Write unicode_table.c: where the class of a code point changes, from Python's own copy of the Unicode character database.
 
-    tools/make_unicode.py > unicode_table.h
+    tools/make_unicode.py > unicode_table.c
 
 Classes: 0 other, 1 letter (L*), 2 number (N*), 3 punctuation (P*), 4 white space (White_Space).
 """
@@ -24,14 +24,18 @@ def main():
         if k != last:
             starts.append(c << 3 | k)
             last = k
-    print("/* unicode_table.h - where the class of a code point changes (Unicode %s).  Written by tools/make_unicode.py." % unicodedata.unidata_version)
+    print("/* unicode_table.c - where the class of a code point changes (Unicode %s).  Written by tools/make_unicode.py."
+          % unicodedata.unidata_version)
     print(" *")
     print(" * SPDX-License-Identifier: Apache-2.0")
     print(" */")
-    print("static const uint32_t class_starts[%d] = { /* code point << 3 | class, ascending */" % len(starts))
+    print('#include "local-engine/unicode.h"')
+    print()
+    print("const uint32_t sluice_unicode_class_starts[] = { /* code point << 3 | class, ascending */")
     for i in range(0, len(starts), 12):
         print("    " + " ".join("0x%x," % s for s in starts[i:i + 12]))
     print("};")
+    print("const size_t sluice_unicode_n_class_starts = sizeof sluice_unicode_class_starts / sizeof sluice_unicode_class_starts[0];")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ uint16_t sluice_half_from_float(float f)
 float sluice_float_from_half(uint16_t h)
 {
     uint32_t exponent = (uint32_t)h >> 10 & 31u, mantissa = h & 0x3ffu;
-    float f = exponent == 0 ? ldexpf((float)mantissa, -24)
+    float f = exponent == 0    ? ldexpf((float)mantissa, -24)
               : exponent == 31 ? (mantissa != 0 ? NAN : INFINITY)
                                : ldexpf((float)(mantissa | 0x400u), (int)exponent - 25);
 
@@ -99,9 +99,7 @@ void sluice_quantize(sluice_tensor_type type, const float *in, size_t n, uint8_t
             quantize_q4_0(in + i * BLOCK, out + i * (2 + BLOCK / 2));
         break;
     case SLUICE_TENSOR_F32:
-    default:
-        memcpy(out, in, n * sizeof *in);
-        break;
+    default: memcpy(out, in, n * sizeof *in); break;
     }
 }
 
@@ -112,19 +110,11 @@ void sluice_dequantize(sluice_tensor_type type, const uint8_t *in, size_t n, flo
         size_t j = i % BLOCK;
 
         switch (type) {
-        case SLUICE_TENSOR_F16:
-            out[i] = get_half(in + 2 * i);
-            break;
-        case SLUICE_TENSOR_Q8_0:
-            out[i] = get_half(q8) * (float)(int8_t)q8[2 + j];
-            break;
-        case SLUICE_TENSOR_Q4_0:
-            out[i] = get_half(q4) * (float)((j < BLOCK / 2 ? q4[2 + j] & 15 : q4[2 + j - BLOCK / 2] >> 4) - 8);
-            break;
+        case SLUICE_TENSOR_F16: out[i] = get_half(in + 2 * i); break;
+        case SLUICE_TENSOR_Q8_0: out[i] = get_half(q8) * (float)(int8_t)q8[2 + j]; break;
+        case SLUICE_TENSOR_Q4_0: out[i] = get_half(q4) * (float)((j < BLOCK / 2 ? q4[2 + j] & 15 : q4[2 + j - BLOCK / 2] >> 4) - 8); break;
         case SLUICE_TENSOR_F32:
-        default:
-            memcpy(&out[i], in + 4 * i, sizeof out[i]);
-            break;
+        default: memcpy(&out[i], in + 4 * i, sizeof out[i]); break;
         }
     }
 }

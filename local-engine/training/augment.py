@@ -46,6 +46,12 @@ def _typo(w, rng):
     return w[:i] + rng.choice("abcdefghijklmnopqrstuvwxyz") + w[i + 1:]
 
 
+def _invented(rng):
+    w = "".join(rng.choice("bcdfghjklmnprstvwyz") + rng.choice("aeiou") + rng.choice(["", "", "n", "r", "s", "l"])
+                for _ in range(rng.randint(1, 4)))
+    return w if rng.random() < 0.7 else w.capitalize()
+
+
 def _words(text, rng, p_drop, p_swap, p_typo, bag):
     """Drops, replaces, misspells and moves single words of a text outside the slots (spaces at the ends are kept)."""
     head = text[: len(text) - len(text.lstrip())]
@@ -78,13 +84,16 @@ def _contract(text, rng):
     return text
 
 
-def augment(segs, rng, bag, values=None, p_drop=0.08, p_swap=0.02, p_typo=0.02, p_carrier=0.15, p_value=0.3, plain=0.15):
+def augment(segs, rng, bag, values=None, p_drop=0.08, p_swap=0.02, p_typo=0.02, p_carrier=0.15, p_value=0.4, plain=0.15):
     """One random variant of a request; segs as above, values: slot -> list of other values."""
     segs = [list(s) for s in segs]
     if values:
         for s in segs:
             if s[1] and rng.random() < p_value and s[1] in values:
-                s[0] = rng.choice(values[s[1]]) if rng.random() < 0.85 else " ".join(rng.choice(bag) for _ in range(rng.randint(1, 3)))
+                if rng.random() < 0.75:
+                    s[0] = rng.choice(values[s[1]])
+                else:                                     # any words, some invented: values must be copied, not recalled
+                    s[0] = " ".join(rng.choice(bag) if rng.random() < 0.6 else _invented(rng) for _ in range(rng.randint(1, 4)))
     if rng.random() > plain:
         n = sum(len(s[0].split()) for s in segs if not s[1])
         for s in segs:

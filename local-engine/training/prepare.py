@@ -43,7 +43,8 @@ def main():
     ap.add_argument("--data", default=os.environ.get("SLUICE_TEST_DATA"), help="folder that holds intents/")
     ap.add_argument("--work", default="build")
     ap.add_argument("--merges", type=int, default=4000)
-    ap.add_argument("--templates", type=int, default=400, help="templated requests per intent")
+    ap.add_argument("--templates", type=int, default=600, help="templated requests per intent")
+    ap.add_argument("--oos-templates", type=int, default=6000)
     a = ap.parse_args()
     os.makedirs(a.work, exist_ok=True)
 
@@ -53,7 +54,7 @@ def main():
         if '"' in r["text"] or "\\" in r["text"]:
             continue
         (test if held_back(r["text"]) else train).append(snips(r))
-    own = templates.generate(a.templates, random.Random(11))
+    own = templates.generate(a.templates, random.Random(11), {labels.OOS: a.oos_templates})
     # A request without slot labels of an intent that has slots teaches the intent alone ("full" false).
     slotted = {r["intent"] for r in train + own if r["slots"]}
     for r in clinc:
@@ -61,11 +62,14 @@ def main():
             r["text"] = r["text"].replace('"', "")
         train.append({"src": "clinc", "text": r["text"], "intent": r["intent"], "slots": [],
                       "full": r["intent"] not in slotted})
-    for r in own:
-        r["full"] = bool(r["slots"]) or r["intent"] not in slotted or r.get("src") == "slots"
-        train.append(r)
+    train += own
     for name, n in (("hwu64", "hwu64.train"), ("banking77", "banking77.train")):
         train += [{"src": name, "text": r["text"], "intent": r["intent"], "slots": [], "full": False} for r in rows(a.data, n)]
+    for r in rows(a.data, "hwu64.train"):
+        intent = labels.HWU_SAME.get(r["intent"], labels.OOS if r["intent"] in labels.HWU_OUT else None)
+        if intent:
+            train.append({"src": "mapped" if intent != labels.OOS else "mapped_oos", "text": r["text"], "intent": intent, "slots": [],
+                          "full": intent not in slotted})
     for n in ("clinc150.oos_train", "ood.self-instruct"):
         train += [{"src": "oos", "text": r["text"][:400], "intent": labels.OOS, "slots": [], "full": True} for r in rows(a.data, n)]
 
@@ -94,7 +98,9 @@ def main():
             for r in rs:
                 f.write(json.dumps(r, ensure_ascii=False) + "\n")
     for r in train:
-        r["segs"] = segments(r.pop("text"), r.pop("slots"))
+        text, spans = r.pop("text"), r.pop("slots")
+        if "segs" not in r:
+            r["segs"] = segments(text, spans)
     write("train.jsonl", train)
     write("val.jsonl", val)
     write("oos_val.jsonl", rows(a.data, "clinc150.oos_val"))

@@ -32,8 +32,6 @@ BYTE_TO_CHAR = byte_alphabet()
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
 _SPACE = BYTE_TO_CHAR[32]
 
-# The word pattern over a class string in which every character is l(etter), n(umber), s(pace) or o(ther); contractions
-# are matched on the text itself.
 _CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)")
 
 

@@ -33,11 +33,13 @@ class Data:
         self.iid = {n: i for i, n in enumerate(self.intents)}
         self.aux = {s: {n: i for i, n in enumerate(lab[s])} for s in ("hwu64", "banking77")}
         self.rows = read(work, "train.jsonl")
+        for i, r in enumerate(self.rows):
+            r["i"] = i
         self.values, bag = {}, []
         for r in self.rows:
             for t, s in r["segs"]:
-                bag += t.lower().split()
-                if s and r["src"] in ("snips", "slots"):
+                bag += t.lower().replace('"', "").replace("\\", "").split()
+                if s and '"' not in t and r["src"] in ("snips", "slots"):
                     self.values.setdefault(s, []).append(t)
         self.bag = sorted(bag)
         self.by_src = {}
@@ -78,22 +80,23 @@ class Data:
     def tensors(self, ex, rng):
         T = max(len(e[0]) for e in ex)
         ids = torch.full((len(ex), T), EOS)
-        at, intent, aux, lm, ans = [], [], {"hwu64": ([], []), "banking77": ([], [])}, [], []
+        at, intent, index, aux, lm, ans = [], [], [], {"hwu64": ([], []), "banking77": ([], [])}, [], []
         for i, (x, n, y, r, _) in enumerate(ex):
             ids[i, : len(x)] = torch.tensor(x)
             at.append(i * T + n - 1)
             intent.append(y)
+            index.append(r["i"])
             if y < 0:
                 aux[r["src"]][0].append(i)
                 aux[r["src"]][1].append(self.aux[r["src"]][r["intent"]])
             lm += [i * T + j for j in range(0, n - 2) if rng.random() < self.a.lm_share]
             ans += [i * T + j for j in range(n, len(x) - 1)]
-        return ids, torch.tensor(at), torch.tensor(intent), aux, lm, ans
+        return ids, torch.tensor(at), torch.tensor(intent), torch.tensor(index), aux, lm, ans
 
 
 @torch.no_grad()
 def accuracy(model, tok, rows, first, n, device, batch=250):
-    """Probability of the right intent being the best intent; rows with text and intent index. Returns probs [N, n]."""
+    """The probabilities of the n intents, whose first token id is first, for each text in rows: [N, n]."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     out = torch.zeros(len(rows), n)
@@ -140,19 +143,19 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("--work", default="build")
     ap.add_argument("--out", default="build/model.pt")
-    ap.add_argument("--epochs", type=float, default=20)
-    ap.add_argument("--batch", type=int, default=128)
+    ap.add_argument("--epochs", type=float, default=14)
+    ap.add_argument("--batch", type=int, default=160)
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--wd", type=float, default=0.1)
     ap.add_argument("--warmup", type=int, default=300)
     ap.add_argument("--dropout", type=float, default=0.1)
     ap.add_argument("--smooth", type=float, default=0.05)
     ap.add_argument("--lm", type=float, default=0.3, help="weight of the language-model loss on the request")
-    ap.add_argument("--lm-share", type=float, default=0.35)
+    ap.add_argument("--lm-share", type=float, default=0.25)
     ap.add_argument("--aux", type=float, default=0.5)
     ap.add_argument("--ema", type=float, default=0.999)
-    ap.add_argument("--rdrop", type=float, default=0.0)
-    ap.add_argument("--mix", default="clinc=2", help="repeats of each source in an epoch, such as clinc=2,banking77=0.5")
+    ap.add_argument("--mix", default="clinc=2,snips=0.8,slots=0.25,own=0.2,own_oos=0.15,mapped=0.5,mapped_oos=0.25,hwu64=0.2,banking77=0.2",
+                    help="repeats of each source in an epoch, such as clinc=2,banking77=0.5")
     ap.add_argument("--drop-words", type=float, default=0.08)
     ap.add_argument("--swap-words", type=float, default=0.02)
     ap.add_argument("--typos", type=float, default=0.02)
@@ -163,7 +166,8 @@ def main():
     ap.add_argument("--kv-heads", type=int, default=4)
     ap.add_argument("--ffn", type=int, default=768)
     ap.add_argument("--teacher", help="file of soft labels (see teacher.py)")
-    ap.add_argument("--distil", type=float, default=0.5)
+    ap.add_argument("--distil", type=float, default=0.3, help="weight of the teacher's soft labels")
+    ap.add_argument("--minutes", type=float, default=0, help="wall-clock cap: the learning rate follows whichever is further, steps or time")
     ap.add_argument("--init", help="start from these weights")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--device", default="cpu")
@@ -178,6 +182,7 @@ def main():
     tok = Tokenizer.load(os.path.join(a.work, "tokenizer.json"))
     data = Data(a.work, tok, a)
     first, n_int = tok.piece_ids[labels.intent_piece(data.intents[0])], len(data.intents)
+    teacher = torch.load(a.teacher) if a.teacher else None
     val, oos = read(a.work, "val.jsonl"), read(a.work, "oos_val.jsonl")
     model = Llama(len(tok.tokens), dict(dim=a.dim, layers=a.layers, heads=a.heads, kv_heads=a.kv_heads, ffn=a.ffn), a.dropout)
     heads = nn.ModuleDict({k: nn.Linear(a.dim, len(v)) for k, v in data.aux.items()})
@@ -197,25 +202,28 @@ def main():
     step, epoch, t_used = 0, 0, 0.0
     if a.resume and os.path.exists(a.out + ".state"):
         st = torch.load(a.out + ".state", map_location="cpu")
-        model.load_state_dict(st["model"]); ema.load_state_dict(st["ema"]); heads.load_state_dict(st["heads"])
-        opt.load_state_dict(st["opt"]); step, epoch, t_used = st["step"], st["epoch"], st["seconds"]
+        model.load_state_dict(st["model"])
+        ema.load_state_dict(st["ema"])
+        heads.load_state_dict(st["heads"])
+        opt.load_state_dict(st["opt"])
+        step, epoch, t_used = st["step"], st["epoch"], st["seconds"]
         torch.set_rng_state(st["rng"])
     print("parameters %.2f M, %d rows an epoch, %d steps" % (sum(p.numel() for p in model.parameters()) / 1e6, n_rows, total), flush=True)
     texts = [r["text"] for r in val + oos]
     cased = [t[:1].upper() + t[1:].replace(" i ", " I ") + "?" for t in texts]
-    t0, run, n_eval = time.time() - t_used, {}, 0
+    t0, run, n_eval = time.time() - t_used, {}, epoch
     model.train()
-    while step < total:
+    done = step / total
+    while done < 1:
         rng = random.Random(a.seed * 1000 + epoch)
         for ex in data.epoch(a.seed * 1000 + epoch):
-            if step >= total:
+            done = max(step / total, (time.time() - t0) / 60 / a.minutes if a.minutes else 0)
+            if done >= 1:
                 break
-            lr = a.lr * min(1, (step + 1) / a.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / total))))
+            lr = a.lr * min(1, (step + 1) / a.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
             for g in opt.param_groups:
                 g["lr"] = lr
-            if a.rdrop:
-                ex = ex + ex
-            ids, at, intent, aux, lm, ans = data.tensors(ex, rng)
+            ids, at, intent, index, aux, lm, ans = data.tensors(ex, rng)
             ids, at, intent = ids.to(a.device), at.to(a.device), intent.to(a.device)
             with torch.autocast(a.device, dtype=torch.bfloat16):
                 h = model(ids).reshape(-1, a.dim)
@@ -233,12 +241,12 @@ def main():
             lp = li[m].log_softmax(-1)
             target = torch.full_like(lp[:, first:first + n_int], a.smooth / n_int)
             target[torch.arange(len(target)), intent[m]] += 1 - a.smooth
+            if teacher is not None:
+                soft = teacher[index[m.cpu()]].to(a.device).float()
+                share = a.distil * soft.sum(-1, keepdim=True)            # rows without a teacher are all zero
+                target = (1 - share) * target + a.distil * soft
             loss_int = -(target * lp[:, first:first + n_int]).sum(-1).sum() / len(ex)
             loss = loss_int + a.lm * loss_lm + loss_ans + a.aux * loss_aux
-            if a.rdrop:
-                lpi = li[:, first:first + n_int].log_softmax(-1)
-                p, q = lpi.chunk(2)
-                loss = loss + a.rdrop * 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
             opt.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -253,11 +261,12 @@ def main():
             if step % 100 == 0:
                 print("step %d epoch %d lr %.5f %s %.0f s" % (step, epoch, lr, {k: round(v, 3) for k, v in run.items()}, time.time() - t0), flush=True)
         epoch += 1
-        if epoch >= n_eval + a.eval_every or step >= total:
+        if epoch >= n_eval + a.eval_every or done >= 1 or step >= total:
             n_eval = epoch
             for name, tx in (("plain", texts), ("cased", cased)):
                 p = accuracy(ema, tok, tx, first, n_int, a.device)
                 print("epoch %d %s: %s" % (epoch, name, report(p, val, oos, data.iid)), flush=True)
+        done = max(done, step / total)
         torch.save({"model": model.state_dict(), "ema": ema.state_dict(), "heads": heads.state_dict(), "opt": opt.state_dict(),
                     "step": step, "epoch": epoch, "seconds": time.time() - t0, "rng": torch.get_rng_state()}, a.out + ".state.tmp")
         os.replace(a.out + ".state.tmp", a.out + ".state")

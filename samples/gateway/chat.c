@@ -173,7 +173,8 @@ char *gateway_chat_usage_chunk(const gateway_reply *r, unsigned prompt_tokens, u
     return print_and_delete(json);
 }
 
-char *gateway_chat_whole(const gateway_reply *r, const char *text, size_t text_len, const char *finish, unsigned prompt_tokens, unsigned output_tokens)
+char *gateway_chat_whole(const gateway_reply *r, const char *text, size_t text_len, const char *finish, unsigned prompt_tokens,
+                         unsigned output_tokens)
 {
     cJSON *json = reply_head(r, "chat.completion"), *choice = add_choice(json), *message = cJSON_AddObjectToObject(choice, "message");
 

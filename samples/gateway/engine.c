@@ -20,14 +20,15 @@ enum { DEADLINE_MS = 60000, TEXT_BYTES_MAX = 1 << 20 };
 static const char model_name[] = "sluice-demo-gateway (second engine instance on this machine)";
 
 /* No endpoint and no rule, so nothing could leave even in another mode; every answer is confident enough for a mode that has no other. */
-static const char policy[] = "{ \"sluice_policy\": 1, \"id\": \"gateway-engine\", \"version\": 1, \"mode\": \"local_only\","
-                             " \"router\": { \"escalate_below\": 0, \"stop_below\": 0, \"stream\": \"now\", \"deadline_ms\": 60000, \"max_tokens\": 512 } }";
+static const char policy[] =
+    "{ \"sluice_policy\": 1, \"id\": \"gateway-engine\", \"version\": 1, \"mode\": \"local_only\","
+    " \"router\": { \"escalate_below\": 0, \"stop_below\": 0, \"stream\": \"now\", \"deadline_ms\": 60000, \"max_tokens\": 512 } }";
 
 typedef struct question {
     sluice *instance;
     gateway_stream *stream;
     gateway_reply reply;
-    gateway_buf text;      /* not streamed: the answer so far */
+    gateway_buf text; /* not streamed: the answer so far */
     bool is_streamed, wants_usage, has_started, has_failed;
 } question;
 
@@ -37,7 +38,8 @@ static bool send_event(question *q, char *json)
 {
     bool ok = json != NULL;
 
-    ok = ok && gateway_stream_write(q->stream, "data: ", 6) && gateway_stream_write(q->stream, json, strlen(json)) && gateway_stream_write(q->stream, "\n\n", 2);
+    ok = ok && gateway_stream_write(q->stream, "data: ", 6) && gateway_stream_write(q->stream, json, strlen(json)) &&
+         gateway_stream_write(q->stream, "\n\n", 2);
     free(json);
     return ok;
 }
@@ -114,14 +116,10 @@ static bool on_done(question *q, const sluice_event *e)
         return false;
     switch (e->outcome) {
     case SLUICE_OUTCOME_ANSWERED:
-    case SLUICE_OUTCOME_LOW_CONFIDENCE:
-        return finish_answer(q, e);
+    case SLUICE_OUTCOME_LOW_CONFIDENCE: return finish_answer(q, e);
     case SLUICE_OUTCOME_ABSTAINED:
-    case SLUICE_OUTCOME_REFUSED:
-        answer_error(q, 422, "model_cannot_answer", "the gateway's own model cannot take this request");
-        return true;
-    case SLUICE_OUTCOME_CANCELLED:
-        return false;
+    case SLUICE_OUTCOME_REFUSED: answer_error(q, 422, "model_cannot_answer", "the gateway's own model cannot take this request"); return true;
+    case SLUICE_OUTCOME_CANCELLED: return false;
     default:
         gateway_log("the model failed: %s: %s", sluice_outcome_name(e->outcome), sluice_status_name(e->status));
         answer_error(q, 500, "model_failed", "the gateway's own model failed");
@@ -187,7 +185,9 @@ static void engine_ask(void *user, const char *body, size_t len, gateway_stream 
         gateway_stream_finish(s, false);
         return;
     }
-    *q = (question){ .instance = user, .stream = s, .is_streamed = chat.is_streamed, .wants_usage = chat.wants_usage, .text = { .max = TEXT_BYTES_MAX } };
+    *q = (question){
+        .instance = user, .stream = s, .is_streamed = chat.is_streamed, .wants_usage = chat.wants_usage, .text = { .max = TEXT_BYTES_MAX }
+    };
     (void)gateway_random(random, sizeof random);
     (void)snprintf(q->reply.id, sizeof q->reply.id, "chatcmpl-");
     for (size_t i = 0; i < sizeof random; i++)

@@ -17,8 +17,8 @@
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -27,13 +27,13 @@
 
 enum {
     CONNECTION_IDLE_S = 60,
-    GATHER_MS = 50,      /* tokens that come within this go into one sealed chunk */
-    PAD_BYTES = 256,     /* the plaintext of a sealed chunk is a multiple of it */
+    GATHER_MS = 50,  /* tokens that come within this go into one sealed chunk */
+    PAD_BYTES = 256, /* the plaintext of a sealed chunk is a multiple of it */
     OUTER_BYTES_MAX = 8 << 20
 };
 
-#define PROBLEM_KEY "https://iana.org/assignments/http-problem-types#ohttp-key" /* RFC 9458, 5.3 */
-#define PROBLEM_DATE "https://iana.org/assignments/http-problem-types#date"     /* RFC 9458, 6.5.2 */
+#define PROBLEM_KEY  "https://iana.org/assignments/http-problem-types#ohttp-key" /* RFC 9458, 5.3 */
+#define PROBLEM_DATE "https://iana.org/assignments/http-problem-types#date"      /* RFC 9458, 6.5.2 */
 
 struct gateway_http {
     gateway_http_options options;
@@ -51,8 +51,8 @@ typedef struct exchange {
     gateway_buf request;
     sluice_gateway_exchange *sealed;
     gateway_stream *answer;
-    gateway_buf piece;    /* plaintext on its way into the seal */
-    gateway_buf out;      /* sealed bytes on their way to the phone */
+    gateway_buf piece; /* plaintext on its way into the seal */
+    gateway_buf out;   /* sealed bytes on their way to the phone */
     size_t out_at, out_total, n_pieces;
     bool is_padded_sse, is_padded_json, is_ended, is_broken;
     gateway_fault fault;
@@ -174,8 +174,7 @@ static bool fill_out(exchange *x)
             if (!seal_piece(x, true))
                 return false;
             break;
-        case GATEWAY_STREAM_BROKEN:
-            return false; /* no final chunk: the phone knows that the answer is cut */
+        case GATEWAY_STREAM_BROKEN: return false; /* no final chunk: the phone knows that the answer is cut */
         }
     }
     return true;
@@ -288,7 +287,8 @@ static enum MHD_Result answer_stale(exchange *x, struct MHD_Connection *c)
 
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
-    return respond_inner(x, c, 400, "application/problem+json", "{\"type\":\"" PROBLEM_DATE "\",\"title\":\"the request's Date is missing or outside the window\"}", date);
+    return respond_inner(x, c, 400, "application/problem+json",
+                         "{\"type\":\"" PROBLEM_DATE "\",\"title\":\"the request's Date is missing or outside the window\"}", date);
 }
 
 /* Ask the backend and pass its answer on. */
@@ -354,14 +354,10 @@ static enum MHD_Result answer(exchange *x, struct MHD_Connection *c)
     if (st != SLUICE_OK)
         return respond_problem(c, MHD_HTTP_BAD_REQUEST, "about:blank", "not a sealed request");
     switch (gateway_replay_check(h->options.replay, http.enc, inner_date(&http))) {
-    case GATEWAY_FRESH:
-        break;
-    case GATEWAY_STALE:
-        return answer_stale(x, c);
-    case GATEWAY_SEEN:
-        return respond_problem(c, MHD_HTTP_BAD_REQUEST, "about:blank", "this request has been here before");
-    case GATEWAY_FULL:
-        return respond_problem(c, MHD_HTTP_SERVICE_UNAVAILABLE, "about:blank", "too many requests");
+    case GATEWAY_FRESH: break;
+    case GATEWAY_STALE: return answer_stale(x, c);
+    case GATEWAY_SEEN: return respond_problem(c, MHD_HTTP_BAD_REQUEST, "about:blank", "this request has been here before");
+    case GATEWAY_FULL: return respond_problem(c, MHD_HTTP_SERVICE_UNAVAILABLE, "about:blank", "too many requests");
     }
     if (!target_is_allowed(h, &http))
         return respond_inner_error(x, c, 403, "target_not_allowed", "this gateway does not forward to that authority and path");
@@ -398,7 +394,8 @@ static enum MHD_Result on_first_call(gateway_http *h, struct MHD_Connection *c, 
     if (strcmp(method, "POST") != 0)
         return respond_problem(c, MHD_HTTP_METHOD_NOT_ALLOWED, "about:blank", "POST is what /ohttp takes");
     if (type == NULL)
-        return respond_problem(c, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "about:blank", "message/ohttp-req or message/ohttp-chunked-req is what /ohttp takes");
+        return respond_problem(c, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, "about:blank",
+                               "message/ohttp-req or message/ohttp-chunked-req is what /ohttp takes");
     if (length != NULL && strtoull(length, NULL, 10) > h->options.request_bytes_max)
         return respond_problem(c, MHD_HTTP_CONTENT_TOO_LARGE, "about:blank", "the request is too large");
     x = calloc(1, sizeof *x);
@@ -440,8 +437,9 @@ static void on_completed(void *user, struct MHD_Connection *c, void **state, enu
     (void)user, (void)c;
     if (x == NULL)
         return;
-    gateway_log("request %lu: %s after %llu ms, %zu sealed bytes back", x->number, why == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "done" : "ended early",
-                (unsigned long long)(gateway_now_ms() - x->began_ms), x->out_total);
+    gateway_log("request %lu: %s after %llu ms, %zu sealed bytes back", x->number,
+                why == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "done" : "ended early", (unsigned long long)(gateway_now_ms() - x->began_ms),
+                x->out_total);
     exchange_free(x);
     *state = NULL;
 }
@@ -454,7 +452,8 @@ static void on_mhd_log(void *user, const char *format, va_list args)
 
 gateway_http *gateway_http_open(const gateway_http_options *options, sluice_error *err)
 {
-    const unsigned flags = MHD_USE_NO_LISTEN_SOCKET | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    const unsigned flags =
+        MHD_USE_NO_LISTEN_SOCKET | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC | MHD_USE_ERROR_LOG;
     gateway_http *h = calloc(1, sizeof *h);
 
     if (h == NULL) {
@@ -462,9 +461,9 @@ gateway_http *gateway_http_open(const gateway_http_options *options, sluice_erro
         return NULL;
     }
     h->options = *options;
-    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_LIMIT, options->connections_max + 4,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_END);
+    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+                                 on_completed, NULL, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_LIMIT,
+                                 options->connections_max + 4, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_END);
     if (h->daemon == NULL) {
         gateway_fail(err, SLUICE_ERR_UNSUPPORTED, "libmicrohttpd needs thread support", "libmicrohttpd cannot be started");
         free(h);

@@ -112,7 +112,8 @@ static bool ohttp_key_load_or_make(const char *dir, gateway_identity *out, bool 
         ok = gateway_fail(err, SLUICE_ERR_FORMAT, "restore it from a copy; a new key needs a new policy on every phone", "%s is no key file", path);
     for (size_t i = 0; ok && i < sizeof out->secret; i++) {
         if (sscanf(text + 3 + 2 * i, "%2x", &byte) != 1)
-            ok = gateway_fail(err, SLUICE_ERR_FORMAT, "restore it from a copy; a new key needs a new policy on every phone", "%s is no key file", path);
+            ok = gateway_fail(err, SLUICE_ERR_FORMAT, "restore it from a copy; a new key needs a new policy on every phone", "%s is no key file",
+                              path);
         out->secret[i] = (uint8_t)byte;
     }
     out->key_id = (uint8_t)id;
@@ -172,8 +173,8 @@ static void name_list_fill(name_list *l, const char *host)
 }
 
 /* Without key identifiers: mbedTLS makes them with SHA-1 alone, which is not built in; with one CA nobody needs them. */
-static bool write_certificate(const char *path, mbedtls_pk_context *subject, const char *subject_name, mbedtls_pk_context *issuer, const char *issuer_name,
-                              const name_list *names, int days, sluice_error *err)
+static bool write_certificate(const char *path, mbedtls_pk_context *subject, const char *subject_name, mbedtls_pk_context *issuer,
+                              const char *issuer_name, const name_list *names, int days, sluice_error *err)
 {
     mbedtls_asn1_sequence usage = { 0 };
     mbedtls_x509write_cert c;
@@ -201,7 +202,9 @@ static bool write_certificate(const char *path, mbedtls_pk_context *subject, con
     code = code ? code : mbedtls_x509write_crt_set_serial_raw(&c, serial, sizeof serial);
     code = code ? code : mbedtls_x509write_crt_set_validity(&c, from, to);
     code = code ? code : mbedtls_x509write_crt_set_basic_constraints(&c, is_ca, is_ca ? 0 : -1);
-    code = code ? code : mbedtls_x509write_crt_set_key_usage(&c, is_ca ? MBEDTLS_X509_KU_KEY_CERT_SIGN | MBEDTLS_X509_KU_CRL_SIGN : MBEDTLS_X509_KU_DIGITAL_SIGNATURE);
+    code = code ? code
+                : mbedtls_x509write_crt_set_key_usage(&c, is_ca ? MBEDTLS_X509_KU_KEY_CERT_SIGN | MBEDTLS_X509_KU_CRL_SIGN
+                                                                : MBEDTLS_X509_KU_DIGITAL_SIGNATURE);
     if (!is_ca) {
         code = code ? code : mbedtls_x509write_crt_set_ext_key_usage(&c, &usage);
         code = code ? code : mbedtls_x509write_crt_set_subject_alternative_name(&c, names->rows);
@@ -270,7 +273,8 @@ static bool endpoint_make(const char *dir, const char *host, int port, mbedtls_p
         cJSON_AddStringToObject(j, "key_config", keys ? keys : "");
         cJSON_AddNumberToObject(j, "expected_ttft_ms", TARGET_TTFT_MS);
         text = cJSON_Print(j);
-        ok = (pin != NULL && backup_pin != NULL && keys != NULL && text != NULL) || gateway_fail(err, SLUICE_ERR_NO_MEMORY, "", "no memory for %s", path);
+        ok = (pin != NULL && backup_pin != NULL && keys != NULL && text != NULL) ||
+             gateway_fail(err, SLUICE_ERR_NO_MEMORY, "", "no memory for %s", path);
     }
     ok = ok && (exists(path) || gateway_write_new(path, text, strlen(text), false, err));
     cJSON_Delete(j);
@@ -293,7 +297,8 @@ char *gateway_endpoint_text(const char *dir, int port, sluice_error *err)
     if (text == NULL)
         goto out;
     /* an address in brackets keeps its colons */
-    if (!cJSON_IsString(url) || (sscanf(url->valuestring, "https://[%250[0-9a-fA-F:]]", host + 1) != 1 && sscanf(url->valuestring, "https://%250[^:/]", host) != 1)) {
+    if (!cJSON_IsString(url) ||
+        (sscanf(url->valuestring, "https://[%250[0-9a-fA-F:]]", host + 1) != 1 && sscanf(url->valuestring, "https://%250[^:/]", host) != 1)) {
         gateway_fail(err, SLUICE_ERR_FORMAT, "remove it and run init again", "%s holds no https url", path);
         goto out;
     }
@@ -321,13 +326,15 @@ bool gateway_identity_init(const char *dir, const char *host, int port, sluice_e
     bool ok;
 
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)
-        return gateway_fail(err, SLUICE_ERR_IO, "its parent folder must exist and be writable", "cannot make the folder %s: %s", dir, strerror(errno));
+        return gateway_fail(err, SLUICE_ERR_IO, "its parent folder must exist and be writable", "cannot make the folder %s: %s", dir,
+                            strerror(errno));
     if (psa_crypto_init() != PSA_SUCCESS)
         return gateway_fail(err, SLUICE_ERR_UNSUPPORTED, "", "mbedTLS cannot be started");
     mbedtls_pk_init(&ca);
     mbedtls_pk_init(&server);
     mbedtls_pk_init(&backup);
-    ok = key_load_or_make(&ca, dir, "ca.key", err) && key_load_or_make(&server, dir, "server.key", err) && key_load_or_make(&backup, dir, "backup.key", err);
+    ok = key_load_or_make(&ca, dir, "ca.key", err) && key_load_or_make(&server, dir, "server.key", err) &&
+         key_load_or_make(&backup, dir, "backup.key", err);
     ok = ok && ohttp_key_load_or_make(dir, &identity, true, err);
     ok = ok && certificates_make(dir, host, &ca, &server, err);
     ok = ok && endpoint_make(dir, host, port, &server, &backup, &identity, err);

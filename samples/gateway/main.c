@@ -15,6 +15,7 @@
 #include <getopt.h>
 #include <netdb.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,11 +67,11 @@ typedef struct arguments {
 /* ---- stopping -------------------------------------------------------------------------------------------- */
 
 static int stop_pipe[2] = { -1, -1 }; /* a signal writes one byte that nobody reads: readable means stop, for every poll() */
-static volatile sig_atomic_t is_stopping;
+static atomic_bool is_stopping;       /* lock-free, so fit for a signal handler, and for the threads that look at it */
 
 bool gateway_is_stopping(void)
 {
-    return is_stopping != 0;
+    return atomic_load(&is_stopping);
 }
 
 int gateway_stop_fd(void)
@@ -83,7 +84,7 @@ static void on_signal(int number)
     const int saved = errno;
 
     (void)number;
-    is_stopping = 1;
+    atomic_store(&is_stopping, true);
     if (write(stop_pipe[1], "", 1) < 0) {
         /* full: it is readable already */
     }
@@ -122,8 +123,10 @@ static bool run_init(const arguments *a, sluice_error *err)
     if (text == NULL)
         return false;
     printf("%s\n", text);
-    fprintf(stderr, "%s: ready.  Above is endpoint.json: an element for \"endpoints\" in a policy file.\n"
-                    "Keep ca.key and backup.key somewhere else; backup.key is the server's next key, and its pin is there already.\n", a->dir);
+    fprintf(stderr,
+            "%s: ready.  Above is endpoint.json: an element for \"endpoints\" in a policy file.\n"
+            "Keep ca.key and backup.key somewhere else; backup.key is the server's next key, and its pin is there already.\n",
+            a->dir);
     free(text);
     return true;
 }
@@ -139,14 +142,16 @@ static int listen_on(const char *address, int port, sluice_error *err)
 
     (void)snprintf(service, sizeof service, "%d", port);
     if (getaddrinfo(address, service, &hints, &found) != 0) {
-        gateway_fail(err, SLUICE_ERR_ARGUMENT, "127.0.0.1 is this machine alone, 0.0.0.0 every IPv4 address of it", "--listen: \"%s\" is no numeric address", address);
+        gateway_fail(err, SLUICE_ERR_ARGUMENT, "127.0.0.1 is this machine alone, 0.0.0.0 every IPv4 address of it",
+                     "--listen: \"%s\" is no numeric address", address);
         return -1;
     }
     fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd >= 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 64) != 0) {
-        gateway_fail(err, SLUICE_ERR_IO, "is another gateway running there? --port 0 takes a free one", "cannot listen on %s port %d: %s", address, port, strerror(errno));
+        gateway_fail(err, SLUICE_ERR_IO, "is another gateway running there? --port 0 takes a free one", "cannot listen on %s port %d: %s", address,
+                     port, strerror(errno));
         if (fd >= 0)
             close(fd);
         fd = -1;
@@ -186,7 +191,8 @@ static bool read_upstream_key(const arguments *a, char **key, sluice_error *err)
     if (a->key_env != NULL) {
         const char *value = getenv(a->key_env);
         if (value == NULL)
-            return gateway_fail(err, SLUICE_ERR_NOT_FOUND, "set it in the environment of this command", "--upstream-key-env: there is no variable %s", a->key_env);
+            return gateway_fail(err, SLUICE_ERR_NOT_FOUND, "set it in the environment of this command", "--upstream-key-env: there is no variable %s",
+                                a->key_env);
         *key = strdup(value);
     } else if (a->key_file != NULL) {
         *key = gateway_read_file(a->key_file, NULL, err);
@@ -272,13 +278,17 @@ static bool parse_number(const char *name, const char *text, long least, long mo
     errno = 0;
     *out = strtol(text, &end, 10);
     if (errno != 0 || end == text || *end != '\0' || *out < least || *out > most)
-        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "see sluice-gateway --help", "--%s: \"%s\" is not a number from %ld to %ld", name, text, least, most);
+        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "see sluice-gateway --help", "--%s: \"%s\" is not a number from %ld to %ld", name, text, least,
+                            most);
     return true;
 }
 
 static bool parse_fault(const char *text, gateway_fault *out, sluice_error *err)
 {
-    static const struct { const char *name; gateway_fault fault; } rows[] = {
+    static const struct {
+        const char *name;
+        gateway_fault fault;
+    } rows[] = {
         { "status", GATEWAY_FAULT_STATUS }, { "inner", GATEWAY_FAULT_INNER }, { "cut", GATEWAY_FAULT_CUT }, { "stall", GATEWAY_FAULT_STALL }
     };
 
@@ -326,23 +336,28 @@ static bool parse_option(arguments *a, int which, const char *name, const char *
             return false;
         a->connections = (unsigned)number;
         return true;
-    default:
-        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "see sluice-gateway --help", "what is \"%s\"?", name);
+    default: return gateway_fail(err, SLUICE_ERR_ARGUMENT, "see sluice-gateway --help", "what is \"%s\"?", name);
     }
 }
 
 static bool parse_arguments(arguments *a, int argc, char **argv, sluice_error *err)
 {
-    static const struct option options[] = {
-        { "host", required_argument, NULL, 'h' },          { "model", required_argument, NULL, 'm' },
-        { "upstream", required_argument, NULL, 'u' },      { "upstream-key-env", required_argument, NULL, 'e' },
-        { "upstream-key-file", required_argument, NULL, 'f' }, { "upstream-ca", required_argument, NULL, 'c' },
-        { "listen", required_argument, NULL, 'l' },        { "port", required_argument, NULL, 'p' },
-        { "ready-file", required_argument, NULL, 'r' },    { "tap", required_argument, NULL, 't' },
-        { "target", required_argument, NULL, 'T' },        { "date-window", required_argument, NULL, 'w' },
-        { "connections", required_argument, NULL, 'n' },   { "once-fail", required_argument, NULL, 'F' },
-        { "exit-with-parent", no_argument, NULL, 'x' },    { NULL, 0, NULL, 0 }
-    };
+    static const struct option options[] = { { "host", required_argument, NULL, 'h' },
+                                             { "model", required_argument, NULL, 'm' },
+                                             { "upstream", required_argument, NULL, 'u' },
+                                             { "upstream-key-env", required_argument, NULL, 'e' },
+                                             { "upstream-key-file", required_argument, NULL, 'f' },
+                                             { "upstream-ca", required_argument, NULL, 'c' },
+                                             { "listen", required_argument, NULL, 'l' },
+                                             { "port", required_argument, NULL, 'p' },
+                                             { "ready-file", required_argument, NULL, 'r' },
+                                             { "tap", required_argument, NULL, 't' },
+                                             { "target", required_argument, NULL, 'T' },
+                                             { "date-window", required_argument, NULL, 'w' },
+                                             { "connections", required_argument, NULL, 'n' },
+                                             { "once-fail", required_argument, NULL, 'F' },
+                                             { "exit-with-parent", no_argument, NULL, 'x' },
+                                             { NULL, 0, NULL, 0 } };
     int which, index = 0;
 
     opterr = 0;
@@ -365,7 +380,12 @@ static int complain(const sluice_error *err, int code)
 
 int main(int argc, char **argv)
 {
-    arguments a = { .host = "localhost", .listen = "127.0.0.1", .port = PORT_DEFAULT, .upstream_ca = "/etc/ssl/certs/ca-certificates.crt", .date_window_s = 300, .connections = 64 };
+    arguments a = { .host = "localhost",
+                    .listen = "127.0.0.1",
+                    .port = PORT_DEFAULT,
+                    .upstream_ca = "/etc/ssl/certs/ca-certificates.crt",
+                    .date_window_s = 300,
+                    .connections = 64 };
     sluice_error err = SLUICE_ERROR_INIT;
     const char *command = argc > 1 ? argv[1] : "";
     const bool is_init = strcmp(command, "init") == 0, is_serve = strcmp(command, "serve") == 0;

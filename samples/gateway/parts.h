@@ -39,7 +39,10 @@ bool gateway_is_stopping(void);
 int gateway_stop_fd(void);
 
 /* A buffer that grows up to a maximum. */
-typedef struct gateway_buf { uint8_t *ptr; size_t len, cap, max; } gateway_buf;
+typedef struct gateway_buf {
+    uint8_t *ptr;
+    size_t len, cap, max;
+} gateway_buf;
 bool gateway_buf_add(gateway_buf *b, const void *data, size_t len); /* false: maximum or no memory */
 void gateway_buf_free(gateway_buf *b);                              /* wipes */
 
@@ -60,10 +63,10 @@ char *gateway_endpoint_text(const char *dir, int port, sluice_error *err);
 
 /* One writer (the backend's thread), one reader (the connection's).  Each side holds one of two references. */
 typedef struct gateway_stream gateway_stream;
-gateway_stream *gateway_stream_new(size_t bytes_max); /* two references */
+gateway_stream *gateway_stream_new(size_t bytes_max);                                    /* two references */
 void gateway_stream_start(gateway_stream *s, int http_status, const char *content_type); /* the first call counts */
-bool gateway_stream_write(gateway_stream *s, const void *data, size_t len); /* false: the reader has left, or too much; stop */
-void gateway_stream_finish(gateway_stream *s, bool is_whole);               /* gives up the writer's reference */
+bool gateway_stream_write(gateway_stream *s, const void *data, size_t len);              /* false: the reader has left, or too much; stop */
+void gateway_stream_finish(gateway_stream *s, bool is_whole);                            /* gives up the writer's reference */
 bool gateway_stream_is_abandoned(gateway_stream *s);
 
 /* Wait for the start.  False: the backend gave up without one, `deadline_ms` has passed or the gateway stops. */
@@ -85,18 +88,20 @@ typedef struct gateway_backend {
 } gateway_backend;
 
 typedef struct gateway_upstream_options {
-    const char *url;     /* of the server: /v1/chat/completions is appended */
+    const char *url; /* of the server: /v1/chat/completions is appended */
     const char *ca_file;
-    const char *key;     /* or NULL */
+    const char *key; /* or NULL */
 } gateway_upstream_options;
 bool gateway_upstream_open(gateway_backend *out, const gateway_upstream_options *options, sluice_error *err);
 bool gateway_engine_open(gateway_backend *out, const char *model_path, sluice_error *err);
 
 /* ---- chat.c: the OpenAI chat-completions dialect ------------------------------------------------------- */
 
-typedef struct gateway_chat_message { const char *role, *text; } gateway_chat_message;
+typedef struct gateway_chat_message {
+    const char *role, *text;
+} gateway_chat_message;
 typedef struct gateway_chat {
-    void *json;   /* owns the strings below */
+    void *json; /* owns the strings below */
     gateway_chat_message *messages;
     size_t n_messages;
     bool is_streamed, wants_usage;
@@ -115,7 +120,8 @@ typedef struct gateway_reply {
 /* Each returns a text to free(), or NULL. */
 char *gateway_chat_chunk(const gateway_reply *r, const char *role, const char *text, size_t text_len, const char *finish);
 char *gateway_chat_usage_chunk(const gateway_reply *r, unsigned prompt_tokens, unsigned output_tokens);
-char *gateway_chat_whole(const gateway_reply *r, const char *text, size_t text_len, const char *finish, unsigned prompt_tokens, unsigned output_tokens);
+char *gateway_chat_whole(const gateway_reply *r, const char *text, size_t text_len, const char *finish, unsigned prompt_tokens,
+                         unsigned output_tokens);
 char *gateway_chat_error(const char *type, const char *message); /* {"error":{...}} */
 
 /* ---- replay.c ----------------------------------------------------------------------------------------- */
@@ -139,13 +145,13 @@ typedef struct gateway_http_options {
     size_t n_targets;
     size_t request_bytes_max, response_bytes_max;
     unsigned connections_max;
-    unsigned answer_ms;     /* a request's whole time */
+    unsigned answer_ms;      /* a request's whole time */
     gateway_fault once_fail; /* for tests: what the first request meets */
 } gateway_http_options;
 typedef struct gateway_http gateway_http;
 gateway_http *gateway_http_open(const gateway_http_options *options, sluice_error *err);
 bool gateway_http_add(gateway_http *h, int fd, const struct sockaddr *peer, socklen_t peer_len); /* takes the socket */
-void gateway_http_close(gateway_http *h); /* ends what is running */
+void gateway_http_close(gateway_http *h);                                                        /* ends what is running */
 
 /* ---- tls.c -------------------------------------------------------------------------------------------- */
 

@@ -28,7 +28,7 @@ struct gateway_replay {
     pthread_mutex_t lock;
     unsigned window_s;
     long long started_s;
-    uint64_t mix;  /* secret, so that nobody can choose keys that fall into one chain */
+    uint64_t mix; /* secret, so that nobody can choose keys that fall into one chain */
     size_t first, n;
     int32_t heads[BUCKETS];
     seen entries[ENTRIES];

@@ -21,7 +21,7 @@ struct gateway_stream {
     pthread_cond_t changed;
     gateway_buf waiting; /* written, not yet read */
     size_t bytes_total, bytes_max;
-    int http_status;     /* 0: not started */
+    int http_status; /* 0: not started */
     char content_type[80];
     bool is_finished, is_whole, is_abandoned;
     int n_refs;

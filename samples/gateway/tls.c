@@ -54,7 +54,7 @@ typedef struct connection {
     struct sockaddr_storage peer;
     socklen_t peer_len;
     mbedtls_ssl_context ssl;
-    bool wants_write;    /* TLS is waiting to write, whatever we asked it for */
+    bool wants_write; /* TLS is waiting to write, whatever we asked it for */
     pump_side inward, outward;
 } connection;
 

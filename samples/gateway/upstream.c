@@ -223,10 +223,11 @@ bool gateway_upstream_open(gateway_backend *out, const gateway_upstream_options 
     upstream *u;
 
     if (strncasecmp(options->url, "https://", 8) != 0 && !is_loopback_http(options->url))
-        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "use https://; plain http:// is for servers on 127.0.0.1 alone", "--upstream: \"%s\" would carry prompts in the clear",
-                            options->url);
+        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "use https://; plain http:// is for servers on 127.0.0.1 alone",
+                            "--upstream: \"%s\" would carry prompts in the clear", options->url);
     if (options->key != NULL && !key_is_sane(options->key))
-        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "it must be one word without white space", "the upstream key holds characters that cannot go into a header");
+        return gateway_fail(err, SLUICE_ERR_ARGUMENT, "it must be one word without white space",
+                            "the upstream key holds characters that cannot go into a header");
     u = calloc(1, sizeof *u);
     if (u == NULL)
         return gateway_fail(err, SLUICE_ERR_NO_MEMORY, "", "no memory");

@@ -188,7 +188,7 @@ bool gateway_buf_add(gateway_buf *b, const void *data, size_t len)
         size_t cap = b->cap ? b->cap : 1024;
         uint8_t *ptr;
         while (cap - b->len < len)
-            cap *= 2; /* cannot overflow: b->max is a few MiB */
+            cap *= 2;      /* cannot overflow: b->max is a few MiB */
         ptr = malloc(cap); /* not realloc: the old bytes must be wiped, and it would leave a copy */
         if (ptr == NULL)
             return false;

@@ -24,7 +24,7 @@ static void on_event(const sluice_event *e, void *user)
 
 static int complain(const sluice_error *err)
 {
-    fprintf(stderr, "sluice-hello: %s\n%s\n", err->message, err->hint);
+    fprintf(stderr, "sluice-hello: %s\n  %s\n", err->message, err->hint);
     return 1;
 }
 

@@ -84,10 +84,10 @@ static int ask_one(const cli *c, session *ses, const char *text, size_t len)
     }
     if (!p.at_line_start)
         fputc('\n', stdout);
-    fflush(stdout);
     if (c->json)
         answer_print_json(&a, stdout);
-    else
+    fflush(stdout); /* whoever reads a chat through a pipe waits for this answer before the next question */
+    if (!c->json)
         answer_print_line(c, &a, stderr, c->color_err);
     const int code = answer_exit_code(&a);
     answer_free(&a);

@@ -254,7 +254,8 @@ sluice_status sluice_instance_open(sluice **out, const sluice_options *o, const 
         st = open_engine(s, o, err);
     if (st == SLUICE_OK)
         st = open_state(s, err);
-    if (st == SLUICE_OK && s->policy->n_endpoints > 0 && !s->has_transport) {
+    /* Where nothing may ever leave there is no transport at all: libcurl opens a socket just to see whether there is IPv6. */
+    if (st == SLUICE_OK && s->policy->n_endpoints > 0 && s->policy->mode != SLUICE_MODE_LOCAL_ONLY && !s->has_transport) {
         st = sluice_transport_curl_open(&s->transport, s->platform, s->al, err);
         s->has_transport = st == SLUICE_OK;
     }

@@ -5,7 +5,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#define _POSIX_C_SOURCE 200809L /* setenv, access */
+#include "tests/unit/policies/memory_files.h"
 
 #include "policies/egress.h"
 #include "tests/support/cm.h"
@@ -16,7 +16,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { N_STEPS = 6 };
 
@@ -272,8 +271,6 @@ int main(void)
         cmocka_unit_test(the_machine_stops_after_every_byte),
     };
 
-    /* thousands of small files: memory is a better place for them than a disk */
-    if (getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0)
-        (void)setenv("TMPDIR", "/dev/shm", 1);
+    prefer_memory_for_files();
     return cmocka_run_group_tests_name("io_policies", tests, NULL, NULL);
 }

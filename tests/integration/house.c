@@ -79,7 +79,9 @@ bool gateway_process_open(gateway_process *g, const char *const *arguments)
     if (waitpid(g->pid, &status, 0) < 0 || status != 0)
         return false;
     (void)unlink(ready);
-    for (const char *const first[] = { gateway_program, "serve", dir, "--port", "0", "--ready-file", ready, "--tap", tap, "--exit-with-parent", NULL }; first[n] != NULL; n++)
+    for (const char *const first[] = { gateway_program, "serve", dir, "--port", "0", "--ready-file", ready, "--tap", tap, "--exit-with-parent",
+                                       NULL };
+         first[n] != NULL; n++)
         argv[n] = first[n];
     bool has_upstream = false;
     for (; *arguments != NULL && n + 3 < ARGUMENTS_MAX; arguments++) {
@@ -157,10 +159,12 @@ void house_open(house *h, const char *endpoint_json)
     memset(h, 0, sizeof *h);
     must(sluice_crypto_init(&err), &err);
     temp_dir_open(&h->state);
-    (void)snprintf(policy, cap,
-                   "{\"sluice_policy\":1,\"id\":\"test\",\"version\":1,\"purposes\":[{\"id\":\"ask\",\"text\":\"Your question goes to the gateway.\"}],"
-                   "\"endpoints\":[%s],\"rules\":[{\"id\":\"allow\",\"effect\":\"permit\",\"purposes\":[\"ask\"],\"endpoints\":[\"gateway\"],\"classes\":[\"prompt\"]}]}",
-                   endpoint_json);
+    (void)snprintf(
+        policy, cap,
+        "{\"sluice_policy\":1,\"id\":\"test\",\"version\":1,\"purposes\":[{\"id\":\"ask\",\"text\":\"Your question goes to the gateway.\"}],"
+        "\"endpoints\":[%s],\"rules\":[{\"id\":\"allow\",\"effect\":\"permit\",\"purposes\":[\"ask\"],\"endpoints\":[\"gateway\"],\"classes\":["
+        "\"prompt\"]}]}",
+        endpoint_json);
     must(sluice_policy_parse(&h->policy, sluice_span_str(policy), NULL, NULL, NULL, NULL, NULL, &err), &err);
     free(policy);
     must(sluice_ledger_open(&h->ledger, h->state.path, p, NULL, &err), &err);
@@ -242,12 +246,11 @@ static bool on_inner(const sluice_answer_event *e, void *user)
     size_t n;
 
     switch (e->part) {
-    case SLUICE_ANSWER_STATUS:
-        a->inner_status = e->http_status;
-        return a->provider->reader_status(a->reader, e->http_status, err) == SLUICE_OK;
+    case SLUICE_ANSWER_STATUS: a->inner_status = e->http_status; return a->provider->reader_status(a->reader, e->http_status, err) == SLUICE_OK;
     case SLUICE_ANSWER_HEADER:
         n = strlen(a->inner_headers);
-        (void)snprintf(a->inner_headers + n, sizeof a->inner_headers - n, "%.*s=%.*s\n", (int)e->name.len, (const char *)e->name.ptr, (int)e->value.len, (const char *)e->value.ptr);
+        (void)snprintf(a->inner_headers + n, sizeof a->inner_headers - n, "%.*s=%.*s\n", (int)e->name.len, (const char *)e->name.ptr,
+                       (int)e->value.len, (const char *)e->value.ptr);
         return a->provider->reader_header(a->reader, e->name, e->value, err) == SLUICE_OK;
     case SLUICE_ANSWER_BODY: return a->provider->reader_feed(a->reader, e->body, err) == SLUICE_OK;
     case SLUICE_ANSWER_END: return true;
@@ -287,7 +290,8 @@ static void on_outer(const sluice_exchange_event *e, void *user)
 
 void house_send(house *h, const house_question *q, house_answer *a)
 {
-    const sluice_exchange_limits limits = { .deadline_us = sluice_now_us(sluice_platform_default()) + ANSWER_MS * 1000ull, .first_byte_ms = q->first_byte_ms };
+    const sluice_exchange_limits limits = { .deadline_us = sluice_now_us(sluice_platform_default()) + ANSWER_MS * 1000ull,
+                                            .first_byte_ms = q->first_byte_ms };
     sluice_exchange *x;
 
     a->is_over = a->is_begun = a->is_whole = false;

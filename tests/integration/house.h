@@ -17,13 +17,13 @@
 typedef struct gateway_process {
     temp_dir work;
     pid_t pid;
-    char *endpoint;   /* endpoint.json with the port in it */
+    char *endpoint; /* endpoint.json with the port in it */
 } gateway_process;
 
 bool gateway_process_open(gateway_process *g, const char *const *arguments /* after DIR; NULL-terminated */);
-int gateway_process_stop(gateway_process *g);  /* SIGTERM; its exit status, or -1 when it did not exit by itself */
+int gateway_process_stop(gateway_process *g); /* SIGTERM; its exit status, or -1 when it did not exit by itself */
 void gateway_process_close(gateway_process *g);
-void *gateway_process_tap(gateway_process *g, size_t *len); /* what it has tapped so far; free() */
+void *gateway_process_tap(gateway_process *g, size_t *len);  /* what it has tapped so far; free() */
 void house_programs(const char *gateway, const char *model); /* from the test's arguments */
 
 /* Everything on the client's side. */
@@ -47,8 +47,8 @@ typedef struct house_answer {
     const sluice_provider *provider;
     bool is_over, was_sent, is_begun, is_whole; /* whole: sealed stream and dialect ended as they must */
     int outer_status, inner_status;
-    sluice_error error;         /* of the exchange, the seal or the dialect: the first one */
-    char inner_headers[1024];   /* "name=value\n" each */
+    sluice_error error;       /* of the exchange, the seal or the dialect: the first one */
+    char inner_headers[1024]; /* "name=value\n" each */
     char text[65536];
     size_t n_text, n_pieces;
 } house_answer;

@@ -55,8 +55,8 @@ static void ask(scene *s, const house_question *q)
 static void expect_whole_answer(const scene *s)
 {
     if (!s->answer.is_whole || s->answer.inner_status != 200 || s->answer.n_text == 0)
-        fail_msg("outer %d, inner %d, %zu bytes: %s %s", s->answer.outer_status, s->answer.inner_status, s->answer.n_text, sluice_status_name(s->answer.error.status),
-                 s->answer.error.message);
+        fail_msg("outer %d, inner %d, %zu bytes: %s %s", s->answer.outer_status, s->answer.inner_status, s->answer.n_text,
+                 sluice_status_name(s->answer.error.status), s->answer.error.message);
 }
 
 /* ---- the way there and back ------------------------------------------------------------------------------------ */
@@ -82,7 +82,9 @@ static void streamed_and_plain_answers_are_the_same_text(void **state)
 
 static void whoever_ends_tls_reads_neither_question_nor_answer(void **state)
 {
-    static const char *const secrets[] = { "Heliopolis", "weather", "messages", "chat/completions", "chatcmpl", "sluice-demo-gateway", "\"content\"" };
+    static const char *const secrets[] = {
+        "Heliopolis", "weather", "messages", "chat/completions", "chatcmpl", "sluice-demo-gateway", "\"content\""
+    };
     scene s;
     char *tap;
     size_t len;
@@ -231,7 +233,10 @@ static void requests_sealed_to_another_key_are_refused(void **state)
 /* A server with our CA in front of it but another key, or another CA, gets nothing. */
 static void another_gateways_pin_or_ca_stops_the_request(void **state)
 {
-    static const struct { const char *name; sluice_status want; } cases[] = { { "\"spki_pins\":", SLUICE_ERR_PIN_MISMATCH }, { "\"ca_pem\":", SLUICE_ERR_TLS } };
+    static const struct {
+        const char *name;
+        sluice_status want;
+    } cases[] = { { "\"spki_pins\":", SLUICE_ERR_PIN_MISMATCH }, { "\"ca_pem\":", SLUICE_ERR_TLS } };
     gateway_process other = { 0 };
     scene s;
 
@@ -239,7 +244,8 @@ static void another_gateways_pin_or_ca_stops_the_request(void **state)
     scene_open(&s, no_arguments);
     assert_true(gateway_process_open(&other, no_arguments));
     for (size_t i = 0; i < 2; i++) {
-        char *ours = field(s.gateway.endpoint, cases[i].name), *theirs = field(other.endpoint, cases[i].name), *endpoint = with(s.gateway.endpoint, ours, theirs);
+        char *ours = field(s.gateway.endpoint, cases[i].name), *theirs = field(other.endpoint, cases[i].name),
+             *endpoint = with(s.gateway.endpoint, ours, theirs);
         void *tap;
         size_t len = 0;
 
@@ -264,22 +270,31 @@ static void another_gateways_pin_or_ca_stops_the_request(void **state)
 
 static void each_fault_is_seen_for_what_it_is_and_passes(void **state)
 {
-    static const struct { const char *mode; bool is_streamed; int outer, inner; sluice_status want; } cases[] = {
-        { "status", true, 503, 0, SLUICE_OK },          { "inner", true, 200, 500, SLUICE_ERR_REMOTE },   { "inner", false, 200, 500, SLUICE_ERR_REMOTE },
-        { "cut", true, 200, 200, SLUICE_ERR_TRUNCATED }, { "cut", false, 200, 0, SLUICE_ERR_TRUNCATED }, { "stall", true, 0, 0, SLUICE_ERR_TIMEOUT },
+    static const struct {
+        const char *mode;
+        bool is_streamed;
+        int outer, inner;
+        sluice_status want;
+    } cases[] = {
+        { "status", true, 503, 0, SLUICE_OK },           { "inner", true, 200, 500, SLUICE_ERR_REMOTE },
+        { "inner", false, 200, 500, SLUICE_ERR_REMOTE }, { "cut", true, 200, 200, SLUICE_ERR_TRUNCATED },
+        { "cut", false, 200, 0, SLUICE_ERR_TRUNCATED },  { "stall", true, 0, 0, SLUICE_ERR_TIMEOUT },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *const arguments[] = { "--once-fail", cases[i].mode, NULL };
-        const house_question q = { .text = question_text, .is_streamed = cases[i].is_streamed, .first_byte_ms = strcmp(cases[i].mode, "stall") == 0 ? 500 : 0 };
+        const house_question q = { .text = question_text,
+                                   .is_streamed = cases[i].is_streamed,
+                                   .first_byte_ms = strcmp(cases[i].mode, "stall") == 0 ? 500 : 0 };
         scene s;
 
         scene_open(&s, arguments);
         ask(&s, &q);
-        if (s.answer.outer_status != cases[i].outer || s.answer.inner_status != cases[i].inner || s.answer.error.status != cases[i].want || s.answer.is_whole)
-            fail_msg("%s: outer %d, inner %d, %s %s", cases[i].mode, s.answer.outer_status, s.answer.inner_status, sluice_status_name(s.answer.error.status),
-                     s.answer.error.message);
+        if (s.answer.outer_status != cases[i].outer || s.answer.inner_status != cases[i].inner || s.answer.error.status != cases[i].want ||
+            s.answer.is_whole)
+            fail_msg("%s: outer %d, inner %d, %s %s", cases[i].mode, s.answer.outer_status, s.answer.inner_status,
+                     sluice_status_name(s.answer.error.status), s.answer.error.message);
         ask(&s, &(house_question){ .text = question_text, .is_streamed = true });
         expect_whole_answer(&s);
         scene_close(&s);

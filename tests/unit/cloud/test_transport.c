@@ -34,7 +34,7 @@ typedef struct record {
     sluice_transport *cancel_with; /* cancel from inside the first event of that kind */
     sluice_exchange_event_kind cancel_at;
     sluice_exchange *exchange;
-    sluice_envelope *envelope;     /* goes with the cancel or the terminal event, as its owner may let it go */
+    sluice_envelope *envelope; /* goes with the cancel or the terminal event, as its owner may let it go */
     int n_after_cancel;
 } record;
 
@@ -148,12 +148,12 @@ static int teardown(void **state)
     return 0;
 }
 
-#define FIXTURE(name)                                                                         \
-    fixture *name = *state;                                                                   \
-    if (name == NULL) {                                                                       \
-        print_message("needs the openssl command and SLUICE_SOURCE_DIR\n");                   \
-        skip();                                                                               \
-        return;                                                                               \
+#define FIXTURE(name)                                                                                                                                \
+    fixture *name = *state;                                                                                                                          \
+    if (name == NULL) {                                                                                                                              \
+        print_message("needs the openssl command and SLUICE_SOURCE_DIR\n");                                                                          \
+        skip();                                                                                                                                      \
+        return;                                                                                                                                      \
     }
 
 /* Through the gate and the seal, to where the endpoint says. */
@@ -245,8 +245,12 @@ static void events_come_in_order_and_the_body_is_whole(void **state)
 
 static void the_request_is_one_plain_post_with_fixed_headers(void **state)
 {
-    static const char *const wanted[] = { "POST /ohttp?x=1 HTTP/1.1\r\n", "Content-Type: message/ohttp-chunked-req\r\n", "Accept: message/ohttp-chunked-res\r\n",
-                                          "User-Agent: Sluice\r\n", "Content-Length: ", "Incremental: ?1\r\n" };
+    static const char *const wanted[] = { "POST /ohttp?x=1 HTTP/1.1\r\n",
+                                          "Content-Type: message/ohttp-chunked-req\r\n",
+                                          "Accept: message/ohttp-chunked-res\r\n",
+                                          "User-Agent: Sluice\r\n",
+                                          "Content-Length: ",
+                                          "Incremental: ?1\r\n" };
     static const char *const unwanted[] = { "Expect:", "Accept-Encoding:", "Cookie:", "Referer:", "Authorization:", "Accept: */*" };
     FIXTURE(f);
     tls_server s;
@@ -268,7 +272,8 @@ static void chunked_bodies_trailers_and_interim_answers_are_understood(void **st
 
     exchange_with(f, &s,
                   "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-                  "3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Trailer: t\r\n\r\n", false);
+                  "3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Trailer: t\r\n\r\n",
+                  false);
     assert_string_equal(f->record.events, "CONNECTED SENT STATUS:200 transfer-encoding=chunked END");
     assert_int_equal(f->record.n_body, 7);
     assert_memory_equal(f->record.body, "abcdefg", 7);
@@ -419,7 +424,8 @@ static void destinations_that_cannot_be_verified_are_refused_at_once(void **stat
 {
     FIXTURE(f);
     static const char *const urls[] = { "http://localhost:1/", "ftp://localhost/", "https://user:word@localhost/", "https://", "/path", "" };
-    static const char *const pins[] = { "", "short=", "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAA;AAAAAAAAAAAAAAAAAAAAA=" };
+    static const char *const pins[] = { "", "short=", "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                                        "AAAAAAAAAAAAAAAAAAAAA;AAAAAAAAAAAAAAAAAAAAA=" };
 
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         f->endpoint->url = urls[i];
@@ -513,7 +519,8 @@ static void a_deadline_in_the_past_opens_nothing(void **state)
 
 static void an_answer_that_breaks_off_is_truncated(void **state)
 {
-    static const char *const answers[] = { "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    static const char *const answers[] = { "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it",
+                                           "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
                                            "HTTP/1.1 200 OK\r\nContent-Type: te" };
     FIXTURE(f);
     tls_server s;
@@ -567,7 +574,8 @@ static void answers_stay_within_their_limits(void **state)
 
 static void nonsense_instead_of_http_is_an_error(void **state)
 {
-    static const char *const answers[] = { "not http at all\r\n\r\n", "HTTP/1.1 xyz\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: -5\r\n\r\n" };
+    static const char *const answers[] = { "not http at all\r\n\r\n", "HTTP/1.1 xyz\r\n\r\n",
+                                           "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: -5\r\n\r\n" };
     FIXTURE(f);
     tls_server s;
 
@@ -583,7 +591,8 @@ static void nonsense_instead_of_http_is_an_error(void **state)
 
 static void nothing_follows_a_cancel(void **state)
 {
-    static const sluice_exchange_event_kind kinds[] = { SLUICE_EXCHANGE_SENT, SLUICE_EXCHANGE_STATUS, SLUICE_EXCHANGE_HEADER, SLUICE_EXCHANGE_BODY, SLUICE_EXCHANGE_END };
+    static const sluice_exchange_event_kind kinds[] = { SLUICE_EXCHANGE_SENT, SLUICE_EXCHANGE_STATUS, SLUICE_EXCHANGE_HEADER, SLUICE_EXCHANGE_BODY,
+                                                        SLUICE_EXCHANGE_END };
     FIXTURE(f);
     tls_server s;
 
@@ -669,7 +678,8 @@ static void exchanges_run_side_by_side(void **state)
         (void)snprintf(urls[i], sizeof urls[i], "https://localhost:%d/", s[i].port);
         f->endpoint->url = urls[i];
         records[i].envelope = seal(f);
-        assert_int_equal(f->transport.open(f->transport.user, records[i].envelope, &f->limits, on_event, &records[i], &records[i].exchange, NULL), SLUICE_OK);
+        assert_int_equal(f->transport.open(f->transport.user, records[i].envelope, &f->limits, on_event, &records[i], &records[i].exchange, NULL),
+                         SLUICE_OK);
     }
     step_until_seen(f, &s[1], "POST /");
     step_until_seen(f, &s[0], "POST /");

@@ -28,12 +28,15 @@ void tls_server_close(tls_server *s);
 
 /* Listens and, where `text` is not NULL, answers every connection with it in the clear; else it never answers.  With `needle`, only a
  * request that holds it gets the text, and any other 401. */
-typedef struct raw_server { pid_t pid; int port; } raw_server;
+typedef struct raw_server {
+    pid_t pid;
+    int port;
+} raw_server;
 void raw_server_open(raw_server *s, const char *needle, const char *text);
 void raw_server_close(raw_server *s);
 
-int unused_port(void);         /* where nobody listens */
-const char *test_certs(void);  /* a folder with certificates, made once for the process; NULL without the openssl command */
+int unused_port(void);        /* where nobody listens */
+const char *test_certs(void); /* a folder with certificates, made once for the process; NULL without the openssl command */
 void test_certs_remove(void);
 char *test_read_text(const char *dir, const char *name); /* free() */
 

@@ -2,6 +2,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "tests/unit/policies/memory_files.h"
+
 #include "policies/ledger.h"
 #include "sdk/base/json.h"
 #include "tests/support/cm.h"
@@ -417,6 +419,19 @@ static void missing_and_old_files_are_found(void **state)
     expect_integrity(f, "an empty ledger");
     store(f, "ledger", file.ptr, file.len);
     sluice_ledger_close(open_ledger(f));
+    assert_true(sluice_buf_append_span(&file, sluice_buf_span(&file)));
+    while (file.len < 40000)
+        assert_true(sluice_buf_append_str(&file, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"));
+    store(f, "ledger", file.ptr, file.len);
+    expect_integrity(f, "the ledger twice, and a line without end");
+    file.len = 20000;
+    memset(file.ptr, 'x', file.len);
+    assert_int_equal(remove(temp_dir_file(&f->dir, "ledger.head")), 0);
+    store(f, "ledger", file.ptr, file.len);
+    expect_integrity(f, "a line without end");
+    store(f, "ledger", file.ptr, 0);
+    sluice_ledger_close(open_ledger(f));
+    make(f, 1);
     f->fp.keys[0].key[5] ^= 1;
     expect_integrity(f, "another key");
     sluice_buf_deinit(&file);
@@ -631,5 +646,6 @@ int main(void)
         T(after_a_failed_write_nothing_more_is_recorded),
     };
 
+    prefer_memory_for_files();
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -38,7 +38,7 @@ static const sluice_policy_finding *find(const findings *all, const char *code)
 static sluice_status read_named(const char *name, sluice_buf *out, void *user, sluice_error *err)
 {
     (void)user;
-    if (strcmp(name, "ca.pem") == 0)
+    if (strcmp(name, "ca.pem") == 0 || strcmp(name, "acme-ca.pem") == 0)
         return sluice_buf_append_str(out, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n") ? SLUICE_OK : SLUICE_ERR_NO_MEMORY;
     if (strcmp(name, "key.pem") == 0)
         return sluice_buf_append_str(out, "-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n") ? SLUICE_OK : SLUICE_ERR_NO_MEMORY;
@@ -269,6 +269,9 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { "{\"sluice_policy\":1,\"id\":\"a b\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"-a\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"0123456789012345678901234567890123456789012345678901234567890123\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
+    { MINI("\"expires\":\"2026-0a-01T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
+    { MINI("\"expires\":\"2026-01-01T00:00:60Z\""), "P017", SLUICE_ERR_FORMAT, "" },
+    { MINI("\"expires\":\"2026-04-31T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
     { MINI("\"expires\":\"2026-01-01\""), "P017", SLUICE_ERR_FORMAT, "" },
     { MINI("\"expires\":\"2026-02-29T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
     { MINI("\"expires\":\"2100-02-29T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
@@ -359,6 +362,50 @@ static void whatever_is_not_understood_is_refused_with_its_code(void **state)
         if (f->line < 1 || f->column < 1)
             fail_msg("case %zu: no place", i);
     }
+}
+
+static void odd_but_good_addresses_are_taken(void **state)
+{
+    static const char *const good[] = {
+        WITH_URL("\"https://[2001:DB8::1]:8443/p?q=1&r=[2]\""), WITH_URL("\"https://127.0.0.1:1/\""), WITH_URL("\"https://x-1.y.z:65535/~a%20b\""),
+        WITH_URL("\"https://localhost/\""), WITH_TARGET("{\"authority\":\"[::1]:1\",\"path\":\"/v1?x=y\"}"), MINI("\"purposes\":[{\"id\":\"a\",\"text\":\"two\\nlines \u00e9\"}]"),
+        /* a configuration for another KEM beside one for X25519 */
+        WITH_CONFIG("\"AAcBZHoBAgMEACkBACABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIAAEAAEAAw==\""), MINI("\"expires\":\"2000-02-29T23:59:59Z\""),
+    };
+    findings all;
+    sluice_policy *p;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        if (parse(good[i], &p, &all, NULL) != SLUICE_OK)
+            fail_msg("case %zu: %s", i, all.list[0].message);
+        sluice_policy_close(p);
+    }
+}
+
+/* Fields one byte longer than they may be. */
+static void fields_have_their_lengths(void **state)
+{
+    static char text[400000], filler[300000];
+    findings all;
+    sluice_policy *p;
+
+    (void)state;
+    memset(filler, 'a', sizeof filler - 1);
+#define TRY(code, n, before, after)                                                                                                      \
+    do {                                                                                                                                 \
+        (void)snprintf(text, sizeof text, "%s%.*s%s", before, (int)(n), filler, after);                                                  \
+        if (parse(text, &p, &all, NULL) == SLUICE_OK || find(&all, code) == NULL)                                                        \
+            fail_msg("%s does not come with %d bytes", code, (int)(n));                                                                  \
+    } while (0)
+    TRY("P018", 512, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"url\":\"https://g.example/", "\"}]}");
+    TRY("P018", 256, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"url\":\"https://", "/\"}]}");
+    TRY("P021", 256, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"target\":{\"path\":\"/", "\"}}]}");
+    TRY("P021", 257, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"target\":{\"authority\":\"", "\"}}]}");
+    TRY("P013", 129, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"model\":\"", "\"}]}");
+    TRY("P013", 2001, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"purposes\":[{\"id\":\"a\",\"text\":\"", "\"}]}");
+    TRY("P013", 10924, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"key_config\":\"", "\"}]}");
+    TRY("P013", 262145, "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1,\"endpoints\":[{\"ca_pem\":\"", "\"}]}");
 }
 
 static void findings_name_line_and_column(void **state)
@@ -590,12 +637,37 @@ static void every_code_is_documented(void **state)
         if (strstr((const char *)page.ptr, bad[i].code) == NULL)
             fail_msg("docs/policy.md does not speak of %s", bad[i].code);
     for (int code = 101; code <= 111; code++) {
-        char name[8];
+        char name[16];
 
         (void)snprintf(name, sizeof name, "P%d", code);
         if (strstr((const char *)page.ptr, name) == NULL)
             fail_msg("docs/policy.md does not speak of %s", name);
     }
+    sluice_buf_deinit(&page);
+}
+
+static void the_examples_of_the_guide_load_without_a_warning(void **state)
+{
+    static const char fence[] = "```json\n";
+    sluice_buf page;
+    size_t n = 0;
+
+    (void)state;
+    if (!test_read_file(test_source_path("docs/policy.md"), &page) || !sluice_buf_append_byte(&page, '\0'))
+        fail_msg("docs/policy.md cannot be read");
+    for (char *at = strstr((char *)page.ptr, fence); at != NULL; at = strstr(at, fence), n++) {
+        char *end = strstr(at += sizeof fence - 1, "```");
+        findings all;
+        sluice_policy *p;
+
+        assert_non_null(end);
+        *end = '\0';
+        if (parse(at, &p, &all, NULL) != SLUICE_OK || all.n != 0)
+            fail_msg("example %zu, line %u: %s", n, (unsigned)all.list[0].line, all.list[0].message);
+        sluice_policy_close(p);
+        at = end + 1;
+    }
+    assert_int_equal(n, 2);
     sluice_buf_deinit(&page);
 }
 
@@ -608,6 +680,8 @@ int main(void)
         cmocka_unit_test(lines_and_hash_are_of_the_file),
         cmocka_unit_test(ca_file_is_read_beside_the_policy),
         cmocka_unit_test(whatever_is_not_understood_is_refused_with_its_code),
+        cmocka_unit_test(odd_but_good_addresses_are_taken),
+        cmocka_unit_test(fields_have_their_lengths),
         cmocka_unit_test(findings_name_line_and_column),
         cmocka_unit_test(foreign_bytes_do_not_reach_a_terminal),
         cmocka_unit_test(findings_are_bounded),
@@ -618,6 +692,7 @@ int main(void)
         cmocka_unit_test(schema_is_the_published_file),
         cmocka_unit_test(schema_and_reader_know_the_same_fields),
         cmocka_unit_test(every_code_is_documented),
+        cmocka_unit_test(the_examples_of_the_guide_load_without_a_warning),
     };
 
     return cmocka_run_group_tests_name("policy_parse", tests, NULL, NULL);
