@@ -103,7 +103,9 @@ typedef struct sluice_engine_result {
 /* Return false to stop (SLUICE_STOP_CALLER). Called on the calling thread. */
 typedef bool (*sluice_engine_token_fn)(const sluice_engine_token *token, void *user);
 
-/* Prefill `prompt` from an empty cache and decode up to max_tokens.  SLUICE_ERR_LIMIT when the prompt does not fit the context. */
+/* Prefill `prompt` from an empty cache and decode up to max_tokens.  SLUICE_ERR_LIMIT when the prompt does not fit the context, _INTEGRITY when
+ * the weights give numbers that are none.  The temperature applies first, then top_k, then top_p.  The end token does not count as output.
+ * However it ends, the cache and all activations are wiped before it returns; `result` is filled in as far as it got. */
 sluice_status sluice_engine_generate(sluice_engine *e, const int32_t *prompt, size_t n_prompt, uint32_t max_tokens,
                                      const sluice_engine_sampling *sampling, sluice_engine_token_fn on_token, void *user,
                                      sluice_engine_result *result, sluice_error *err);

@@ -125,6 +125,14 @@ static sluice_status read_positive(const reader *r, const char *name, float fall
     return SLUICE_OK;
 }
 
+/* How much of a string from the file goes into a message: at most 64 bytes, whole code points, nothing that is not text. */
+static int shown_len(sluice_span s)
+{
+    s.len = s.len < 64 ? s.len : 64;
+    s.len = sluice_utf8_whole(s);
+    return sluice_utf8_valid(s) ? (int)s.len : 0;
+}
+
 static sluice_status read_architecture(reader *r)
 {
     sluice_span name;
@@ -141,8 +149,8 @@ static sluice_status read_architecture(reader *r)
             r->m->rope = r->arch->rope;
             return SLUICE_OK;
         }
-    st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "model: architecture \"%.*s\" is not one of this build's",
-                          (int)(name.len < 64 ? name.len : 64), (const char *)name.ptr);
+    st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "model: architecture \"%.*s\" is not one of this build's", shown_len(name),
+                          (const char *)name.ptr);
     sluice_error_hint(r->err, "it has llama, qwen2 and qwen3");
     return st;
 }
@@ -163,7 +171,7 @@ static sluice_status read_rope_scaling(reader *r)
         return SLUICE_OK;
     if (!sluice_span_eq_str(type, "linear"))
         return sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "model: %s is \"%.*s\"; this build has none and linear", key,
-                                (int)(type.len < 32 ? type.len : 32), (const char *)type.ptr);
+                                shown_len(type), (const char *)type.ptr);
     st = read_positive(r, "rope.scaling.factor", 1, &factor);
     if (st == SLUICE_OK)
         r->m->rope_scale = 1 / factor;
@@ -386,7 +394,7 @@ static sluice_status check_none_left(reader *r)
                 is_used = is_used || data == (const void *)r->m->layers[l].vector[j];
         }
         if (!is_used) {
-            st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "model: tensor %.*s has no place in architecture %s", (int)t->name.len,
+            st = sluice_error_set(r->err, SLUICE_ERR_UNSUPPORTED, "model: tensor %.*s has no place in architecture %s", shown_len(t->name),
                                   (const char *)t->name.ptr, r->arch->name);
             sluice_error_offset(r->err, t->offset);
             return st;

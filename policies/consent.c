@@ -164,7 +164,8 @@ static sluice_status begin_record(sluice_consent_store *c, const sluice_json *en
             k->scope = (sluice_consent_scope)(i + 1);
     if (!sluice_copy_str(k->id, sizeof k->id, text_of(entry, "id")) || !sluice_copy_str(k->purpose, sizeof k->purpose, text_of(entry, "purpose"))
         || !sluice_copy_str(k->endpoint, sizeof k->endpoint, text_of(entry, "endpoint")) || k->id[0] == '\0')
-        return sluice_error_set(err, SLUICE_ERR_INTEGRITY, "consent: entry %lld of the ledger has no usable names", (long long)number_of(entry, "seq"));
+        return sluice_error_set(err, SLUICE_ERR_INTEGRITY, "consent: entry %lld of the ledger has no usable names",
+                                (long long)number_of(entry, "seq"));
     k->classes = classes_of(text_of(entry, "classes"));
     k->valid_until_ms = number_of(entry, "valid_until_ms");
     k->granted_ms = number_of(entry, "time_ms");
@@ -217,7 +218,8 @@ static sluice_status random_hex(sluice_consent_store *c, char *out /* 17 bytes *
     return st;
 }
 
-sluice_status sluice_consent_open(sluice_consent_store **out, sluice_ledger *ledger, const sluice_platform *platform, const sluice_allocator *al, sluice_error *err)
+sluice_status sluice_consent_open(sluice_consent_store **out, sluice_ledger *ledger, const sluice_platform *platform, const sluice_allocator *al,
+                                  sluice_error *err)
 {
     sluice_consent_store *c;
     replay p = { .status = SLUICE_OK, .err = err };
@@ -268,7 +270,8 @@ static sluice_status needs_ledger(const sluice_consent_store *c, sluice_error *e
 }
 
 /* Record the beginning of `k` and keep it. */
-static sluice_status begin(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, sluice_consent *k, const char *event, char *id_out, sluice_error *err)
+static sluice_status begin(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, sluice_consent *k, const char *event, char *id_out,
+                           sluice_error *err)
 {
     const sluice_policy_purpose *u = &policy->purposes[purpose];
     char classes[CLASSES_TEXT_CAP], text_hash[2 * SLUICE_BLAKE2B_BYTES + 1];
@@ -299,7 +302,8 @@ static sluice_status begin(sluice_consent_store *c, const sluice_policy *policy,
     }
     if (st != SLUICE_OK)
         return st;
-    c->records[c->n++] = (record){ .consent = *k, .is_refusal = k->state == SLUICE_CONSENT_REFUSED, .is_of_session = k->scope == SLUICE_CONSENT_SESSION };
+    c->records[c->n++] =
+        (record){ .consent = *k, .is_refusal = k->state == SLUICE_CONSENT_REFUSED, .is_of_session = k->scope == SLUICE_CONSENT_SESSION };
     if (id_out != NULL)
         (void)sluice_copy_str(id_out, SLUICE_ID_MAX, k->id);
     return SLUICE_OK;
@@ -355,7 +359,8 @@ sluice_status sluice_consent_add(sluice_consent_store *c, const sluice_policy *p
     return begin(c, policy, (size_t)purpose, &k, "given", id_out, err);
 }
 
-sluice_status sluice_consent_refuse(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, size_t endpoint, sluice_data_classes classes, sluice_error *err)
+sluice_status sluice_consent_refuse(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, size_t endpoint,
+                                    sluice_data_classes classes, sluice_error *err)
 {
     sluice_consent k = { .scope = SLUICE_CONSENT_UNTIL, .state = SLUICE_CONSENT_REFUSED };
     sluice_status st;

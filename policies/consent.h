@@ -14,11 +14,14 @@
 typedef struct sluice_consent_store sluice_consent_store;
 
 /* Rebuilt from the ledger (which may be NULL: then the store is empty and read-only).  Session consents do not survive. */
-sluice_status sluice_consent_open(sluice_consent_store **out, sluice_ledger *ledger, const sluice_platform *platform, const sluice_allocator *al, sluice_error *err);
+sluice_status sluice_consent_open(sluice_consent_store **out, sluice_ledger *ledger, const sluice_platform *platform, const sluice_allocator *al,
+                                  sluice_error *err);
 void sluice_consent_close(sluice_consent_store *c);
 
-sluice_status sluice_consent_add(sluice_consent_store *c, const sluice_policy *policy, const sluice_consent *consent, char *id_out, sluice_error *err);
-sluice_status sluice_consent_refuse(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, size_t endpoint, sluice_data_classes classes, sluice_error *err);
+sluice_status sluice_consent_add(sluice_consent_store *c, const sluice_policy *policy, const sluice_consent *consent, char *id_out,
+                                 sluice_error *err);
+sluice_status sluice_consent_refuse(sluice_consent_store *c, const sluice_policy *policy, size_t purpose, size_t endpoint,
+                                    sluice_data_classes classes, sluice_error *err);
 sluice_status sluice_consent_withdraw(sluice_consent_store *c, const char *id, sluice_error *err);
 size_t sluice_consent_count(const sluice_consent_store *c);
 void sluice_consent_get(sluice_consent_store *c, size_t i, sluice_consent *out); /* state as of now */

@@ -300,7 +300,8 @@ static bool is_national_id(const number *n, sluice_span s, size_t i)
         if (is_us_ssn(n, s, i))
             return true;
         /* Canada: Luhn */
-        if (luhn(d, 9) && d[0] != 0 && d[0] != 8 && (GROUPED(n, 3, 3, 3) ? same_separators(n) && n->separator[1] != '.' : said_before(s, i, "sin|social insurance|nas")))
+        if (luhn(d, 9) && d[0] != 0 && d[0] != 8 &&
+            (GROUPED(n, 3, 3, 3) ? same_separators(n) && n->separator[1] != '.' : said_before(s, i, "sin|social insurance|nas")))
             return true;
         /* Netherlands: the eleven test */
         return (weighted(d, 8, bsn_weights) + 10u * 11u - d[8]) % 11 == 0 && said_before(s, i, "bsn|burgerservicenummer|sofinummer");
@@ -775,10 +776,11 @@ bool sluice_data_class_has_key(sluice_span text)
 /* After "password is", what is said about passwords in general; anything else is taken for one. */
 static bool is_common_word(sluice_span s, size_t i, size_t len)
 {
-    static const char words[] = "|a|also|always|an|and|asked|at|being|blank|case|changed|compromised|correct|empty|enough|expired|for|forgotten|gone|good|"
-                                "happening|hidden|in|incorrect|invalid|it|just|leaked|locked|long|lost|missing|my|needed|never|no|not|ok|on|only|optional|"
-                                "or|please|protected|rejected|required|reset|safe|same|saved|secure|set|short|shown|simple|still|stored|strong|stolen|that|"
-                                "the|there|this|to|too|unknown|used|valid|very|weak|what|when|working|wrong|your|";
+    static const char words[] =
+        "|a|also|always|an|and|asked|at|being|blank|case|changed|compromised|correct|empty|enough|expired|for|forgotten|gone|good|"
+        "happening|hidden|in|incorrect|invalid|it|just|leaked|locked|long|lost|missing|my|needed|never|no|not|ok|on|only|optional|"
+        "or|please|protected|rejected|required|reset|safe|same|saved|secure|set|short|shown|simple|still|stored|strong|stolen|that|"
+        "the|there|this|to|too|unknown|used|valid|very|weak|what|when|working|wrong|your|";
     char word[16];
 
     if (len == 0 || len + 3 > sizeof word)
@@ -884,14 +886,32 @@ static const char *const health_words[26] = {
     "rehab|rheumat*", "schizophren*|seizure*|stroke|suicid*|surgery|symptom*|syphilis|schwanger*|self-harm|sertraline",
     "therapist|tuberculosis|tumor*|tumour*|thyroid*|transplant*|testosterone", "ulcer*|ultrasound", "vasectomy|venereal", "", "xanax|x-ray", "", "" };
 
-static const char *const finance_words[26] = {
-    "account balance|account number|alimony|annual income", "bankrupt*|bank account|bank statement|brokerage",
-    "credit score|credit report|creditor*|collections agency|credit limit", "debt*|debit card|direct debit|dividend*",
-    "earn a year|equity stake", "foreclos*|fico", "garnish*|gehalt*", "household income", "income tax|insolven*|inheritance|ich verdiene|i earn|income is",
-    "", "kontostand|kontonummer|kreditwürdig*", "loan*|life savings", "mortgage*|my income|my savings|my salary|monthly income", "net worth|nómina",
-    "overdraft|overdrawn", "payslip*|pay stub*|paycheck*|pension*|payday*", "", "repossess*|retirement fund|routing number|refinanc*",
-    "salar*|sort code|student loan*|stock portfolio|schulden|savings account|salaire", "tax return*|tax refund|tax id|taxable", "unemployment benefit*",
-    "", "wage*|welfare benefit*|wire transfer", "", "", "" };
+static const char *const finance_words[26] = { "account balance|account number|alimony|annual income",
+                                               "bankrupt*|bank account|bank statement|brokerage",
+                                               "credit score|credit report|creditor*|collections agency|credit limit",
+                                               "debt*|debit card|direct debit|dividend*",
+                                               "earn a year|equity stake",
+                                               "foreclos*|fico",
+                                               "garnish*|gehalt*",
+                                               "household income",
+                                               "income tax|insolven*|inheritance|ich verdiene|i earn|income is",
+                                               "",
+                                               "kontostand|kontonummer|kreditwürdig*",
+                                               "loan*|life savings",
+                                               "mortgage*|my income|my savings|my salary|monthly income",
+                                               "net worth|nómina",
+                                               "overdraft|overdrawn",
+                                               "payslip*|pay stub*|paycheck*|pension*|payday*",
+                                               "",
+                                               "repossess*|retirement fund|routing number|refinanc*",
+                                               "salar*|sort code|student loan*|stock portfolio|schulden|savings account|salaire",
+                                               "tax return*|tax refund|tax id|taxable",
+                                               "unemployment benefit*",
+                                               "",
+                                               "wage*|welfare benefit*|wire transfer",
+                                               "",
+                                               "",
+                                               "" };
 
 static bool has_word(const char *words, sluice_span s, size_t i)
 {

@@ -177,7 +177,8 @@ static sluice_status refuse(sluice_egress_gate *gate, const sluice_egress_reques
     return sluice_error_set(err, status_of(reason), "gate: refused (%s): %s", sluice_reason_name(reason), sluice_reason_text(reason));
 }
 
-static void fill_grant(sluice_grant *g, const sluice_egress_gate *gate, const sluice_egress_request *request, int rule, size_t consent_index, uint64_t now_us)
+static void fill_grant(sluice_grant *g, const sluice_egress_gate *gate, const sluice_egress_request *request, int rule, size_t consent_index,
+                       uint64_t now_us)
 {
     const sluice_policy_endpoint *e = &gate->policy->endpoints[request->query.endpoint];
     sluice_consent consent;
@@ -210,7 +211,8 @@ static void fill_grant(sluice_grant *g, const sluice_egress_gate *gate, const sl
     }
 }
 
-sluice_status sluice_egress_grant(sluice_egress_gate *gate, const sluice_egress_request *request, sluice_grant **out, sluice_reason *reason, sluice_error *err)
+sluice_status sluice_egress_grant(sluice_egress_gate *gate, const sluice_egress_request *request, sluice_grant **out, sluice_reason *reason,
+                                  sluice_error *err)
 {
     sluice_reason why;
     sluice_grant *g;

@@ -27,7 +27,8 @@ typedef struct sluice_egress_request {
 
 /* Ask for a grant.  On refusal: SLUICE_ERR_CONSENT or SLUICE_ERR_POLICY, *reason says which, *out is NULL, and the refusal is
  * in the ledger where that can be written.  SLUICE_ERR_IO with SLUICE_REASON_LEDGER_UNAVAILABLE when the entry cannot be made durable. */
-sluice_status sluice_egress_grant(sluice_egress_gate *gate, const sluice_egress_request *request, sluice_grant **out, sluice_reason *reason, sluice_error *err);
+sluice_status sluice_egress_grant(sluice_egress_gate *gate, const sluice_egress_request *request, sluice_grant **out, sluice_reason *reason,
+                                  sluice_error *err);
 
 /* Would it be granted?  Writes nothing.  The same verdict logic as above. */
 sluice_reason sluice_egress_check(sluice_egress_gate *gate, const sluice_policy_query *query, int *rule, size_t *consent_index);

@@ -241,7 +241,8 @@ static sluice_status read_entry(const sluice_ledger *l, reading *r, const char *
 }
 
 /* Read and verify the file up to `limit` bytes (it may grow meanwhile).  on_line may be NULL. */
-static sluice_status read_entries(const sluice_ledger *l, sluice_file *f, uint64_t limit, reading *r, sluice_line_fn on_line, void *user, sluice_error *err)
+static sluice_status read_entries(const sluice_ledger *l, sluice_file *f, uint64_t limit, reading *r, sluice_line_fn on_line, void *user,
+                                  sluice_error *err)
 {
     const sluice_platform *p = l->platform;
     uint64_t offset = 0;
@@ -483,7 +484,8 @@ static sluice_status open_entries(sluice_ledger *l, sluice_error *err)
     return st == SLUICE_OK ? mend(l, &r, err) : st;
 }
 
-sluice_status sluice_ledger_open(sluice_ledger **out, const char *state_dir, const sluice_platform *platform, const sluice_allocator *al, sluice_error *err)
+sluice_status sluice_ledger_open(sluice_ledger **out, const char *state_dir, const sluice_platform *platform, const sluice_allocator *al,
+                                 sluice_error *err)
 {
     sluice_ledger *l;
     sluice_status st;
@@ -526,7 +528,8 @@ void sluice_ledger_close(sluice_ledger *l)
 
 /* ---- append -------------------------------------------------------------------------------------- */
 
-sluice_status sluice_ledger_append(sluice_ledger *l, const char *type, const sluice_ledger_field *fields, size_t n_fields, uint64_t *seq, sluice_error *err)
+sluice_status sluice_ledger_append(sluice_ledger *l, const char *type, const sluice_ledger_field *fields, size_t n_fields, uint64_t *seq,
+                                   sluice_error *err)
 {
     const sluice_platform *p = l->platform;
     int64_t time_ms = sluice_wall_ms(p);

@@ -23,7 +23,8 @@ typedef struct sluice_ledger sluice_ledger;
 typedef struct sluice_ledger_field { const char *name; const char *text; uint64_t number; } sluice_ledger_field; /* text NULL: the number */
 
 /* Open, verify and lock.  Errors: _IO (cannot be written), _STATE (another process), _INTEGRITY, _NO_MEMORY. */
-sluice_status sluice_ledger_open(sluice_ledger **out, const char *state_dir, const sluice_platform *platform, const sluice_allocator *al, sluice_error *err);
+sluice_status sluice_ledger_open(sluice_ledger **out, const char *state_dir, const sluice_platform *platform, const sluice_allocator *al,
+                                 sluice_error *err);
 void sluice_ledger_close(sluice_ledger *l); /* accepts NULL */
 
 enum { SLUICE_LEDGER_ENTRY_BYTES_MAX = 8192, SLUICE_LEDGER_FIELDS_MAX = 24 };

@@ -38,7 +38,8 @@ typedef struct sluice_policy_reader {
 } sluice_policy_reader;
 
 /* Report at a byte offset of the text.  hint may be "". */
-void sluice_policy_report(sluice_policy_reader *r, sluice_policy_code code, size_t offset, const char *hint, const char *fmt, ...) SLUICE_PRINTF(5, 6);
+void sluice_policy_report(sluice_policy_reader *r, sluice_policy_code code, size_t offset, const char *hint, const char *fmt, ...)
+    SLUICE_PRINTF(5, 6);
 
 /* Warnings on a policy without errors. */
 void sluice_policy_lint_tree(sluice_policy_reader *r, const sluice_json *root);

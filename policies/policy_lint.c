@@ -58,12 +58,13 @@ static void lint_permit(sluice_policy_reader *r, const sluice_json *place, const
     const sluice_policy_rule *forbid = NULL;
 
     if ((rule->classes & SLUICE_CLASS_PROMPT) == 0) {
-        sluice_policy_report(r, P_NEVER_MATCHES, place->offset, "add \"prompt\" to \"classes\"", "permit \"%s\" never matches: every request has the class prompt", rule->id);
+        sluice_policy_report(r, P_NEVER_MATCHES, place->offset, "add \"prompt\" to \"classes\"",
+                             "permit \"%s\" never matches: every request has the class prompt", rule->id);
         return;
     }
     if (is_shadowed(p, rule, &forbid)) {
-        sluice_policy_report(r, P_SHADOWED, place->offset, "forbid overrides permit, whatever their order", "permit \"%s\" has no effect: forbid \"%s\" covers it", rule->id,
-                             forbid->id);
+        sluice_policy_report(r, P_SHADOWED, place->offset, "forbid overrides permit, whatever their order",
+                             "permit \"%s\" has no effect: forbid \"%s\" covers it", rule->id, forbid->id);
         return;
     }
     if (rule->requires_consent)
@@ -97,7 +98,8 @@ static void lint_rules(sluice_policy_reader *r, const sluice_json *root)
     if (p->mode == SLUICE_MODE_LOCAL_ONLY)
         return; /* nothing is meant to leave */
     if (p->n_rules == 0)
-        sluice_policy_report(r, P_NO_RULES, offset_of(root, "rules"), "say \"mode\": \"local_only\" if that is meant", "there are no rules, so nothing may leave");
+        sluice_policy_report(r, P_NO_RULES, offset_of(root, "rules"), "say \"mode\": \"local_only\" if that is meant",
+                             "there are no rules, so nothing may leave");
     for (size_t i = 0; i < p->n_purposes; i++)
         if ((purposes >> i & 1u) == 0)
             sluice_policy_report(r, P_UNUSED_PURPOSE, item(root, "purposes", i)->offset, "", "no permit names purpose \"%s\"", p->purposes[i].id);

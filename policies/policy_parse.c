@@ -345,8 +345,9 @@ static bool parse_date(const char *s, size_t len, int64_t *out_ms)
 
     if (len != 20 || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' || s[19] != 'Z')
         return false;
-    if (!two_digits(s, 19, 99, &century) || !two_digits(s + 2, 0, 99, &in_century) || !two_digits(s + 5, 1, 12, &month) || !two_digits(s + 8, 1, 31, &day)
-        || !two_digits(s + 11, 0, 23, &hour) || !two_digits(s + 14, 0, 59, &minute) || !two_digits(s + 17, 0, 59, &second))
+    if (!two_digits(s, 19, 99, &century) || !two_digits(s + 2, 0, 99, &in_century) || !two_digits(s + 5, 1, 12, &month) ||
+        !two_digits(s + 8, 1, 31, &day) || !two_digits(s + 11, 0, 23, &hour) || !two_digits(s + 14, 0, 59, &minute) ||
+        !two_digits(s + 17, 0, 59, &second))
         return false;
     year = century * 100 + in_century;
     is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -585,7 +586,8 @@ static void read_ca_file(sluice_policy_reader *r, const sluice_json *v, sluice_p
         return;
     }
     if (r->read_file == NULL) {
-        sluice_policy_report(r, P_CA_FILE, v->offset, "put the text into \"ca_pem\"", "\"ca_file\" cannot be used here: the policy did not come from a file");
+        sluice_policy_report(r, P_CA_FILE, v->offset, "put the text into \"ca_pem\"",
+                             "\"ca_file\" cannot be used here: the policy did not come from a file");
         return;
     }
     sluice_buf_init(&file, r->al, CA_BYTES_MAX);
@@ -635,14 +637,16 @@ static void read_router(sluice_policy_reader *r, const sluice_json *root)
     p->stop_below = p->escalate_below / 2;
     stop = sluice_json_get(v, "stop_below");
     if (get_share(r, v, "stop_below", &p->stop_below) && p->stop_below > p->escalate_below)
-        sluice_policy_report(r, P_THRESHOLDS, stop->offset, "", "\"stop_below\" is above \"escalate_below\": a run would be stopped that is good enough");
+        sluice_policy_report(r, P_THRESHOLDS, stop->offset, "",
+                             "\"stop_below\" is above \"escalate_below\": a run would be stopped that is good enough");
     get_u32(r, v, "deadline_ms", 100, 600000, &p->deadline_ms);
     get_u32(r, v, "cloud_reserve_ms", 0, 600000, &reserve);
     if (reserve == UINT32_MAX) { /* not named: 2500, or a quarter of a short deadline */
         if (p->cloud_reserve_ms > p->deadline_ms / 4)
             p->cloud_reserve_ms = p->deadline_ms / 4;
     } else if (reserve >= p->deadline_ms) {
-        sluice_policy_report(r, P_RESERVE, sluice_json_get(v, "cloud_reserve_ms")->offset, "", "\"cloud_reserve_ms\" leaves the device no time before the deadline");
+        sluice_policy_report(r, P_RESERVE, sluice_json_get(v, "cloud_reserve_ms")->offset, "",
+                             "\"cloud_reserve_ms\" leaves the device no time before the deadline");
     } else {
         p->cloud_reserve_ms = reserve;
     }
@@ -690,9 +694,9 @@ static void read_purpose(sluice_policy_reader *r, const sluice_json *v)
 
 static void read_endpoint(sluice_policy_reader *r, const sluice_json *v)
 {
-    static const field fields[] = { { "id", true }, { "url", true }, { "adapter", true }, { "model", true }, { "target", true }, { "controller", false },
-                                    { "region", false }, { "ca_pem", false }, { "ca_file", false }, { "spki_pins", true }, { "key_config", true },
-                                    { "expected_ttft_ms", false } };
+    static const field fields[] = { { "id", true },       { "url", true },         { "adapter", true },    { "model", true },
+                                    { "target", true },   { "controller", false }, { "region", false },    { "ca_pem", false },
+                                    { "ca_file", false }, { "spki_pins", true },   { "key_config", true }, { "expected_ttft_ms", false } };
     static const char *const adapters[] = { "openai-chat" };
     sluice_policy *p = r->policy;
     sluice_policy_endpoint *e = &p->endpoints[p->n_endpoints];
@@ -751,8 +755,8 @@ static uint32_t read_names(sluice_policy_reader *r, const sluice_json *rule, con
         while (i < set->n && strcmp(set->names[i], v->string) != 0)
             i++;
         if (i == set->n)
-            sluice_policy_report(r, P_UNDEFINED_NAME, v->offset, suggest(&s, v->string, set->names, set->n), "\"%s\" names \"%s\", which is not defined",
-                                 set->key, quote(v->string).text);
+            sluice_policy_report(r, P_UNDEFINED_NAME, v->offset, suggest(&s, v->string, set->names, set->n),
+                                 "\"%s\" names \"%s\", which is not defined", set->key, quote(v->string).text);
         else if ((bits >> i & 1u) != 0)
             sluice_policy_report(r, P_REPEATED_ITEM, v->offset, "", "\"%s\" names \"%s\" twice", set->key, set->names[i]);
         else
@@ -769,7 +773,8 @@ static void read_rule(sluice_policy_reader *r, const sluice_json *v)
     static const char *const bounds[] = { "purposes", "endpoints", "classes" };
     sluice_policy *p = r->policy;
     sluice_policy_rule *u = &p->rules[p->n_rules];
-    name_set purposes = { .key = "purposes", .max = SLUICE_POLICY_PURPOSES_MAX }, endpoints = { .key = "endpoints", .max = SLUICE_POLICY_ENDPOINTS_MAX };
+    name_set purposes = { .key = "purposes", .max = SLUICE_POLICY_PURPOSES_MAX },
+             endpoints = { .key = "endpoints", .max = SLUICE_POLICY_ENDPOINTS_MAX };
     name_set classes = { .key = "classes", .max = 32 }, networks = { .key = "networks", .names = { "metered" }, .n = 1, .max = 4 };
     const sluice_json *consent, *network;
     uint32_t column;
@@ -805,9 +810,11 @@ static void read_rule(sluice_policy_reader *r, const sluice_json *v)
                 sluice_policy_report(r, P_PERMIT_UNBOUNDED, v->offset, "a permit names its purposes, endpoints and classes; there are no wildcards",
                                      "the permit lacks \"%s\"", bounds[i]);
         if (network != NULL)
-            sluice_policy_report(r, P_WRONG_EFFECT, network->key_offset, "write a forbid rule for the network instead", "\"networks\" is for forbid rules alone");
+            sluice_policy_report(r, P_WRONG_EFFECT, network->key_offset, "write a forbid rule for the network instead",
+                                 "\"networks\" is for forbid rules alone");
     } else if (u->effect == SLUICE_RULE_FORBID && sluice_json_get(v, "consent") != NULL) {
-        sluice_policy_report(r, P_WRONG_EFFECT, sluice_json_get(v, "consent")->key_offset, "no consent opens what a rule forbids", "\"consent\" is for permit rules alone");
+        sluice_policy_report(r, P_WRONG_EFFECT, sluice_json_get(v, "consent")->key_offset, "no consent opens what a rule forbids",
+                             "\"consent\" is for permit rules alone");
     }
     for (size_t i = 0; u->id != NULL && i < p->n_rules; i++)
         if (p->rules[i].id != NULL && strcmp(p->rules[i].id, u->id) == 0) {
@@ -817,7 +824,8 @@ static void read_rule(sluice_policy_reader *r, const sluice_json *v)
     p->n_rules++;
 }
 
-static void read_each(sluice_policy_reader *r, const sluice_json *root, const char *key, size_t max, void (*read)(sluice_policy_reader *, const sluice_json *))
+static void read_each(sluice_policy_reader *r, const sluice_json *root, const char *key, size_t max,
+                      void (*read)(sluice_policy_reader *, const sluice_json *))
 {
     const sluice_json *list = get_list(r, root, key, max, true);
 
@@ -842,7 +850,8 @@ static void read_root(sluice_policy_reader *r, const sluice_json *root)
     }
     format = get(r, root, "sluice_policy", SLUICE_JSON_NUMBER);
     if (format != NULL && format->number != 1.0) {
-        sluice_policy_report(r, P_FORMAT_VERSION, format->offset, "this version reads \"sluice_policy\": 1", "the policy is written in another version of the format");
+        sluice_policy_report(r, P_FORMAT_VERSION, format->offset, "this version reads \"sluice_policy\": 1",
+                             "the policy is written in another version of the format");
         return; /* other fields may mean other things there */
     }
     (void)READ_OBJECT(r, root, "the policy", fields);
@@ -887,7 +896,9 @@ static sluice_policy *policy_new(const sluice_allocator *al)
 /* The JSON reader's own failure, as a finding like the others. */
 static void report_json(sluice_policy_reader *r, const sluice_error *why)
 {
-    sluice_policy_code code = why->status == SLUICE_ERR_LIMIT ? P_TOO_LARGE : strstr(why->message, "duplicate") != NULL ? P_DUPLICATE_KEY : P_NOT_JSON;
+    sluice_policy_code code = why->status == SLUICE_ERR_LIMIT             ? P_TOO_LARGE
+                              : strstr(why->message, "duplicate") != NULL ? P_DUPLICATE_KEY
+                                                                          : P_NOT_JSON;
 
     sluice_policy_report(r, code, why->has_offset && why->offset <= r->text.len ? (size_t)why->offset : 0, why->hint, "%.150s", why->message);
 }

@@ -1,8 +1,8 @@
 /* kernels_avx2.c - AVX2, FMA and F16C: 8 floats or 32 bytes a register.
  *
  * Quantized products come in two forms.  A single token (decode) reads rows as they lie in the file, eight rows abreast, so that
- * the eight block sums fall into one register, lane = row, and the float work is shared; it asks for the memory of the next
- * eight rows ahead of time, because a hardware prefetcher stops at page ends.  Several tokens (prefill) go over a
+ * the eight block sums fall into one register, lane = row, and the float work is shared; it asks for memory
+ * ahead of time.  Several tokens (prefill) go over a
  * strip: eight rows unpacked to bytes, interleaved in units of four, so that a lane is a row from the start and four activation bytes
  * are broadcast to all of them:
  *
@@ -172,8 +172,7 @@ static inline __attribute__((always_inline)) void rows_token(const sluice_produc
     for (size_t b = 0; b < p->cols / SLUICE_Q_LEN; b++, w += block_bytes) {
         const __m256i sum = is_q4 ? eight_sums_q4(w, p->row_bytes, &x[b]) : eight_sums_q8(w, p->row_bytes, &x[b]);
 
-        if (b % 2 == 0)
-            prefetch_eight(w + 8 * p->row_bytes, p->row_bytes);
+        prefetch_ahead(p->w + r * p->row_bytes, p->row_bytes, b, block_bytes);
         y = _mm256_fmadd_ps(_mm256_mul_ps(load_scales(w, p->row_bytes), _mm256_set1_ps(x[b].scale)), _mm256_cvtepi32_ps(sum), y);
     }
     _mm256_storeu_ps(p->y + t * p->y_stride + r, y);

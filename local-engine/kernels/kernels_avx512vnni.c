@@ -69,8 +69,7 @@ static inline __attribute__((always_inline)) void rows_token(const sluice_produc
     for (size_t b = 0; b < p->cols / SLUICE_Q_LEN; b++, w += block_bytes) {
         __m256i sum = is_q4 ? eight_sums_q4(w, p->row_bytes, &x[b]) : eight_sums_q8(w, p->row_bytes, &x[b]);
 
-        if (b % 2 == 0)
-            prefetch_eight(w + 8 * p->row_bytes, p->row_bytes);
+        prefetch_ahead(p->w + r * p->row_bytes, p->row_bytes, b, block_bytes);
         sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(offset_of(is_q4) * x[b].sum));
         y = _mm256_fmadd_ps(_mm256_mul_ps(load_scales(w, p->row_bytes), _mm256_set1_ps(x[b].scale)), _mm256_cvtepi32_ps(sum), y);
     }

@@ -170,10 +170,22 @@ static inline float32x4_t load_scales(const uint8_t *p, size_t row_bytes)
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(h)));
 }
 
+/* Asks, while block b of four rows is worked on, for as many bytes further on, in the order in which they lie in memory.  Measured on x86 only,
+ * where it is worth a factor of 1.6 (kernels_x86.h); where a prefetcher follows four streams by itself it costs two to three instructions a block.
+ * Inlined by force: GCC takes a function that only prefetches for one without effects, and drops the call. */
+static inline __attribute__((always_inline)) void prefetch_ahead(const uint8_t *rows, size_t row_bytes, size_t b, size_t block_bytes)
+{
+    enum { AT_LEAST = 4096 };
+    const uint8_t *next = rows + (4 * row_bytes > AT_LEAST ? 4 * row_bytes : AT_LEAST) + 4 * b * block_bytes;
+
+    for (size_t line = 0; line < 4 * block_bytes; line += 64)
+        __builtin_prefetch(next + line, 0, 2);
+}
+
 /* Four rows as they lie in the file, one token. */
 static inline __attribute__((always_inline)) void rows_token(const sluice_product *p, size_t r, size_t t, bool is_q4)
 {
-    const size_t block_bytes = is_q4 ? SLUICE_Q4_0_BYTES : SLUICE_Q8_0_BYTES, ahead = 4 * p->row_bytes;
+    const size_t block_bytes = is_q4 ? SLUICE_Q4_0_BYTES : SLUICE_Q8_0_BYTES;
     const sluice_q8 *x = (const sluice_q8 *)(const void *)((const uint8_t *)p->x + t * p->x_stride);
     const uint8_t *w = p->w + r * p->row_bytes;
     float32x4_t y = vdupq_n_f32(0);
@@ -181,10 +193,9 @@ static inline __attribute__((always_inline)) void rows_token(const sluice_produc
     for (size_t b = 0; b < p->cols / SLUICE_Q_LEN; b++, w += block_bytes) {
         int32x4_t s[4], sum;
 
-        for (size_t i = 0; i < 4; i++) {
+        for (size_t i = 0; i < 4; i++)
             s[i] = block_sums(w + i * p->row_bytes, &x[b], is_q4);
-            __builtin_prefetch(w + i * p->row_bytes + ahead);
-        }
+        prefetch_ahead(p->w + r * p->row_bytes, p->row_bytes, b, block_bytes);
         sum = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
         y = vfmaq_f32(y, vmulq_n_f32(load_scales(w, p->row_bytes), x[b].scale), vcvtq_f32_s32(sum));
     }

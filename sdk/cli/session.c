@@ -63,11 +63,18 @@ sluice_status session_open(session **out, const cli *c, bool with_model, bool ca
     sluice_options o;
 
     *out = NULL;
+    if (!cli_home(c, home, sizeof home) || strlen(home) + sizeof "/policy.json" > sizeof home) {
+        memset(err, 0, sizeof *err);
+        err->status = SLUICE_ERR_ARGUMENT;
+        (void)snprintf(err->message, sizeof err->message, "the state folder's path is too long");
+        (void)snprintf(err->hint, sizeof err->hint, "choose a shorter one: SLUICE_HOME or --home");
+        return err->status;
+    }
     session *ses = calloc(1, sizeof *ses);
-    if (ses == NULL || p->mutex_create(p->user, &ses->lock, err) != SLUICE_OK || !cli_home(c, home, sizeof home)) {
+    if (ses == NULL || p->mutex_create(p->user, &ses->lock, err) != SLUICE_OK) {
         memset(err, 0, sizeof *err);
         err->status = SLUICE_ERR_NO_MEMORY;
-        (void)snprintf(err->message, sizeof err->message, "no memory, or the home folder's path is too long");
+        (void)snprintf(err->message, sizeof err->message, "no memory");
         free(ses);
         return err->status;
     }

@@ -334,6 +334,10 @@ void sluice_close(sluice *s)
         sluice_unlock(s, s->inbox_lock);
         return;
     }
+    if (s->is_closing) { /* from a callback that the first call is delivering: that call does the work */
+        sluice_unlock(s, s->inbox_lock);
+        return;
+    }
     const bool from_callback = s->orchestrator != NULL && p->thread_is_self(p->user, s->orchestrator);
     s->is_closing = true;
     s->close_from_callback = from_callback;

@@ -105,7 +105,8 @@ static sluice_status step(world *w, int i, char ids[2][SLUICE_ID_MAX])
 
 static bool permits(world *w, size_t purpose)
 {
-    return sluice_consent_covers(w->store, w->policy, purpose, 0, SLUICE_CLASS_PROMPT, sluice_wall_ms(&w->fp.platform), NULL) == SLUICE_REASON_PERMITTED;
+    return sluice_consent_covers(w->store, w->policy, purpose, 0, SLUICE_CLASS_PROMPT, sluice_wall_ms(&w->fp.platform), NULL) ==
+           SLUICE_REASON_PERMITTED;
 }
 
 /* What is permitted after the first n steps. */
@@ -125,10 +126,10 @@ static void check_state(world *w, int n, bool unknown, const char *what, size_t 
 
 static void every_file_operation_fails_once(void **state)
 {
-    static const struct { fake_op op; const char *name; } ops[] = {
-        { FAKE_OPEN, "open" }, { FAKE_READ, "read" }, { FAKE_WRITE, "write" }, { FAKE_TRUNCATE, "truncate" }, { FAKE_SYNC, "sync" }, { FAKE_LOCK, "lock" },
-        { FAKE_RENAME, "rename" }, { FAKE_MAKE_DIR, "make_dir" }, { FAKE_RANDOM, "random" }, { FAKE_KEY_LOAD, "key_load" }, { FAKE_KEY_STORE, "key_store" }
-    };
+    static const struct { fake_op op; const char *name;
+    } ops[] = { { FAKE_OPEN, "open" },     { FAKE_READ, "read" },         { FAKE_WRITE, "write" },        { FAKE_TRUNCATE, "truncate" },
+                { FAKE_SYNC, "sync" },     { FAKE_LOCK, "lock" },         { FAKE_RENAME, "rename" },      { FAKE_MAKE_DIR, "make_dir" },
+                { FAKE_RANDOM, "random" }, { FAKE_KEY_LOAD, "key_load" }, { FAKE_KEY_STORE, "key_store" } };
 
     (void)state;
     for (size_t o = 0; o < sizeof ops / sizeof ops[0]; o++)

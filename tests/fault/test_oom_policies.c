@@ -2,6 +2,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "tests/unit/policies/memory_files.h"
+
 #include "policies/egress.h"
 #include "tests/support/cm.h"
 #include "tests/support/fake_allocator.h"
@@ -9,13 +11,12 @@
 #include "tests/support/temp_dir.h"
 #include "tests/unit/policies/policy_fixture.h"
 
-#include <stdlib.h>
-
 static sluice_status read_ca(const char *name, sluice_buf *out, void *user, sluice_error *err)
 {
     (void)name;
     (void)user;
-    return sluice_buf_append_str(out, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n") ? SLUICE_OK : sluice_buf_error(out, "ca", err);
+    return sluice_buf_append_str(out, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n") ? SLUICE_OK
+                                                                                                        : sluice_buf_error(out, "ca", err);
 }
 
 static sluice_status parse(const sluice_allocator *al, void *user)
@@ -34,8 +35,8 @@ static void parsing_survives_every_failed_allocation(void **state)
 {
     static char full[] = FIXTURE_POLICY;
     static char with_file[] = FIXTURE_HEAD "\"endpoints\":[{\"id\":\"a\",\"url\":\"https://g/\",\"adapter\":\"openai-chat\",\"model\":\"m\","
-                                           "\"target\":{\"authority\":\"h\",\"path\":\"/\"},\"spki_pins\":[\"" FIXTURE_PIN "\"],\"key_config\":\"" FIXTURE_KEY_CONFIG
-                                           "\",\"ca_file\":\"ca.pem\"}]}";
+                                           "\"target\":{\"authority\":\"h\",\"path\":\"/\"},\"spki_pins\":[\"" FIXTURE_PIN
+                                           "\"],\"key_config\":\"" FIXTURE_KEY_CONFIG "\",\"ca_file\":\"ca.pem\"}]}";
 
     (void)state;
     assert_in_range(fake_allocator_sweep(parse, full), 3, 10000);
@@ -52,7 +53,9 @@ typedef struct world {
 static sluice_status live(const sluice_allocator *al, void *user)
 {
     world *w = user;
-    const sluice_consent k = { .size = sizeof k, .purpose = "answer_question", .endpoint = "acme", .classes = SLUICE_CLASS_PROMPT, .scope = SLUICE_CONSENT_ONCE };
+    const sluice_consent k = {
+        .size = sizeof k, .purpose = "answer_question", .endpoint = "acme", .classes = SLUICE_CLASS_PROMPT, .scope = SLUICE_CONSENT_ONCE
+    };
     const sluice_egress_request r = { .request_id = 1, .attempt = 1, .query = { 0, 0, SLUICE_CLASS_PROMPT, false, SLUICE_NETWORK_UNMETERED, 0 },
                                       .plaintext = SLUICE_SPAN_LIT("hello"), .expires_us = UINT64_MAX };
     sluice_ledger *l = NULL;
@@ -68,7 +71,8 @@ static sluice_status live(const sluice_allocator *al, void *user)
     st = sluice_ledger_open(&l, w->dir.path, &w->fp.platform, al, NULL);
     assert_int_equal(st == SLUICE_OK, l != NULL);
     for (int i = 0; st == SLUICE_OK && i < 20; i++) /* more than the store's first array */
-        st = sluice_ledger_append(l, "consent", (const sluice_ledger_field[]){ { "event", "refused", 0 }, { "id", "abcdefghijklmnopqrst" + i, 0 } }, 2, NULL, NULL);
+        st = sluice_ledger_append(l, "consent", (const sluice_ledger_field[]){ { "event", "refused", 0 }, { "id", "abcdefghijklmnopqrst" + i, 0 } },
+                                  2, NULL, NULL);
     if (st == SLUICE_OK)
         st = sluice_consent_open(&c, l, &w->fp.platform, al, NULL);
     assert_int_equal(st == SLUICE_OK, c != NULL);
@@ -116,5 +120,6 @@ int main(void)
         cmocka_unit_test(a_whole_life_survives_every_failed_allocation),
     };
 
+    prefer_memory_for_files();
     return cmocka_run_group_tests_name("oom_policies", tests, NULL, NULL);
 }

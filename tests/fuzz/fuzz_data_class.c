@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(text, data, size);
     memcpy(text + size, tail, sizeof tail);
     both = sluice_data_class_find(sluice_span_of(text, size + sizeof tail - 1));
-    if ((alone & ~(sluice_data_classes)SLUICE_CLASS_ALL) != 0 || (alone & SLUICE_CLASS_PROMPT) == 0 || (both & in_tail) != in_tail || (alone & ~both) != 0)
+    if ((alone & ~(sluice_data_classes)SLUICE_CLASS_ALL) != 0 || (alone & SLUICE_CLASS_PROMPT) == 0 || (both & in_tail) != in_tail ||
+        (alone & ~both) != 0)
         abort();
     (void)sluice_data_class_parse(sluice_span_of(data, size));
     free(text);

@@ -181,7 +181,9 @@ static void make_good(const sluice_platform *p)
     if (sluice_ledger_open(&l, "s", p, NULL, NULL) != SLUICE_OK)
         abort();
     for (int i = 0; i < N_GOOD; i++) {
-        const sluice_ledger_field fields[] = { { "event", events[i], 0 }, { "id", i % 2 == 0 ? "c-1" : "c-2", 0 }, { "classes", "prompt", 0 }, { "scope", "once", 0 } };
+        const sluice_ledger_field fields[] = {
+            { "event", events[i], 0 }, { "id", i % 2 == 0 ? "c-1" : "c-2", 0 }, { "classes", "prompt", 0 }, { "scope", "once", 0 }
+        };
 
         if (sluice_ledger_append(l, "consent", fields, 4, NULL, NULL) != SLUICE_OK)
             abort();
@@ -259,7 +261,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint64_t n = 0;
 
         n_lines = 0;
-        if (sluice_ledger_check(l, &n, NULL) != SLUICE_OK || sluice_ledger_walk(l, on_line, NULL, NULL) != SLUICE_OK || n_lines != n || n > N_GOOD + 1)
+        if (sluice_ledger_check(l, &n, NULL) != SLUICE_OK || sluice_ledger_walk(l, on_line, NULL, NULL) != SLUICE_OK || n_lines != n ||
+            n > N_GOOD + 1)
             abort(); /* nobody without the key adds an entry: at most the note of a recovery */
         if (sluice_consent_open(&c, l, &p, NULL, NULL) != SLUICE_OK || sluice_consent_count(c) > 2)
             abort();

@@ -3,5 +3,5 @@
 sluice_test(transport
   SOURCES test_transport.c tls_server.c gate.c
   LINKS sluice::cloud sluice::test_support
-  LABELS unit cloud
+  LABELS unit cloud threads
   TIMEOUT 180)

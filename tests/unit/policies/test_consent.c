@@ -61,7 +61,9 @@ static int tear_down(void **state)
 
 static sluice_consent consent(sluice_data_classes classes, sluice_consent_scope scope, int64_t until)
 {
-    return (sluice_consent){ .size = sizeof(sluice_consent), .purpose = "answer_question", .endpoint = "acme", .classes = classes, .scope = scope, .valid_until_ms = until };
+    return (sluice_consent){
+        .size = sizeof(sluice_consent), .purpose = "answer_question", .endpoint = "acme", .classes = classes, .scope = scope, .valid_until_ms = until
+    };
 }
 
 static void give(fixture *f, sluice_data_classes classes, sluice_consent_scope scope, int64_t until, char *id)

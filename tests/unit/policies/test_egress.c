@@ -90,7 +90,9 @@ static sluice_egress_request request(void)
 
 static void give(fixture *f, sluice_consent_scope scope, int64_t until, char *id)
 {
-    const sluice_consent k = { .size = sizeof k, .purpose = "answer_question", .endpoint = "acme", .classes = P | SLUICE_CLASS_EMAIL, .scope = scope, .valid_until_ms = until };
+    const sluice_consent k = {
+        .size = sizeof k, .purpose = "answer_question", .endpoint = "acme", .classes = P | SLUICE_CLASS_EMAIL, .scope = scope, .valid_until_ms = until
+    };
 
     assert_int_equal(sluice_consent_add(f->store, f->policy, &k, id, NULL), SLUICE_OK);
 }
@@ -198,7 +200,15 @@ static void a_rule_without_consent_needs_none(void **state)
 
 static void every_reason_refuses_and_is_recorded(void **state)
 {
-    static const struct { size_t purpose, endpoint; sluice_data_classes classes; bool local; sluice_network network; int64_t wall; sluice_status status; sluice_reason reason; } cases[] = {
+    static const struct {
+        size_t purpose, endpoint;
+        sluice_data_classes classes;
+        bool local;
+        sluice_network network;
+        int64_t wall;
+        sluice_status status;
+        sluice_reason reason;
+    } cases[] = {
         { 0, 0, P, true, SLUICE_NETWORK_UNMETERED, 5, SLUICE_ERR_POLICY, SLUICE_REASON_POLICY_LOCAL_ONLY },
         { 5, 0, P, false, SLUICE_NETWORK_UNMETERED, 5, SLUICE_ERR_POLICY, SLUICE_REASON_PURPOSE_UNKNOWN },
         { 0, 5, P, false, SLUICE_NETWORK_UNMETERED, 5, SLUICE_ERR_POLICY, SLUICE_REASON_CLOUD_NO_ENDPOINT },
@@ -276,8 +286,9 @@ static void what_is_missing_refuses(void **state)
 
     give(f, SLUICE_CONSENT_UNTIL, 0, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_int_equal(sluice_egress_open(&f->gate, cases[i].policy ? f->policy : NULL, cases[i].store ? f->store : NULL, cases[i].ledger ? f->ledger : NULL,
-                                            &f->fp.platform, NULL, NULL), SLUICE_OK);
+        assert_int_equal(sluice_egress_open(&f->gate, cases[i].policy ? f->policy : NULL, cases[i].store ? f->store : NULL,
+                                            cases[i].ledger ? f->ledger : NULL, &f->fp.platform, NULL, NULL),
+                         SLUICE_OK);
         expect_refusal(f, &r, cases[i].status, cases[i].reason);
         sluice_egress_close(f->gate);
     }
@@ -363,9 +374,11 @@ static void checking_writes_and_spends_nothing(void **state)
 
 static void a_grant_is_for_one_use_of_one_payload_in_time(void **state)
 {
-    static const struct { const char *why, *payload; uint64_t now; sluice_status want; } cases[] = {
-        { "the payload in time", "the secret prompt", 1, SLUICE_OK }, { "another payload", "the secret prompu", 1, SLUICE_ERR_INTEGRITY },
-        { "a longer one", "the secret prompt ", 1, SLUICE_ERR_INTEGRITY }, { "none", "", 1, SLUICE_ERR_INTEGRITY }, { "too late", "the secret prompt", LATER, SLUICE_ERR_TIMEOUT },
+    static const struct { const char *why, *payload; uint64_t now; sluice_status want;
+    } cases[] = {
+        { "the payload in time", "the secret prompt", 1, SLUICE_OK },      { "another payload", "the secret prompu", 1, SLUICE_ERR_INTEGRITY },
+        { "a longer one", "the secret prompt ", 1, SLUICE_ERR_INTEGRITY }, { "none", "", 1, SLUICE_ERR_INTEGRITY },
+        { "too late", "the secret prompt", LATER, SLUICE_ERR_TIMEOUT },
     };
     fixture *f = *state;
     sluice_egress_request r = request();

@@ -92,15 +92,20 @@ static void store(fixture *f, const char *name, const void *ptr, size_t len)
     assert_int_equal(fclose(file), 0);
 }
 
-static void expect_integrity(fixture *f, const char *why)
+static void expect_message(fixture *f, const char *why, const char *part)
 {
     sluice_error err = SLUICE_ERROR_INIT;
     sluice_ledger *l;
     sluice_status st = try_open(f, &l, &err);
 
     sluice_ledger_close(l);
-    if (st != SLUICE_ERR_INTEGRITY || err.status != st || err.hint[0] == '\0' || err.where[0] == '\0')
+    if (st != SLUICE_ERR_INTEGRITY || err.status != st || err.hint[0] == '\0' || err.where[0] == '\0' || strstr(err.message, part) == NULL)
         fail_msg("%s: %s, %s", why, sluice_status_name(st), err.message);
+}
+
+static void expect_integrity(fixture *f, const char *why)
+{
+    expect_message(f, why, "");
 }
 
 typedef struct lines { size_t n, stop_at; char last[8192]; } lines;
@@ -233,9 +238,10 @@ static void odd_entries_are_refused_and_harm_nothing(void **state)
     fixture *f = *state;
     sluice_ledger *l = open_ledger(f);
     sluice_ledger_field many[25], one = { "text", large, 0 };
-    static const sluice_ledger_field bad[] = { { "seq", "x", 0 }, { "mac", "x", 0 }, { "prev", "x", 0 }, { "Upper", "x", 0 }, { "", "x", 0 }, { NULL, "x", 0 },
-                                               { "a-b", "x", 0 }, { "time_ms", NULL, 1 }, { "9a", "x", 0 },
-                                               { "a_name_that_is_longer_than_thirty_two", "x", 0 } };
+    static const sluice_ledger_field bad[] = {
+        { "seq", "x", 0 }, { "mac", "x", 0 }, { "prev", "x", 0 },     { "Upper", "x", 0 }, { "", "x", 0 },
+        { NULL, "x", 0 },  { "a-b", "x", 0 }, { "time_ms", NULL, 1 }, { "9a", "x", 0 },    { "a_name_that_is_longer_than_thirty_two", "x", 0 }
+    };
     const sluice_ledger_field twice[] = { { "a", "x", 0 }, { "a", "y", 0 } };
     uint64_t n;
 
@@ -381,7 +387,7 @@ static void removed_swapped_and_repeated_entries_are_found(void **state)
     }
     for (size_t keep = 0; keep < n; keep++) { /* cut at the end, whole entries */
         store(f, "ledger", file.ptr, start[keep]);
-        expect_integrity(f, "entries were cut off");
+        expect_message(f, "entries were cut off", "missing: the head has a later one");
     }
     sluice_buf_clear(&work);
     assert_true(sluice_buf_append_span(&work, sluice_buf_span(&file)));
@@ -414,7 +420,7 @@ static void missing_and_old_files_are_found(void **state)
     expect_integrity(f, "a head that is too long");
     store(f, "ledger.head", head_4.ptr, head_4.len);
     assert_int_equal(remove(temp_dir_file(&f->dir, "ledger")), 0);
-    expect_integrity(f, "no ledger");
+    expect_message(f, "no ledger", "there is a head, but no ledger");
     store(f, "ledger", "", 0);
     expect_integrity(f, "an empty ledger");
     store(f, "ledger", file.ptr, file.len);
@@ -588,6 +594,28 @@ static void the_first_entry_may_be_without_its_head(void **state)
     sluice_buf_deinit(&file);
 }
 
+static void an_entry_is_synced_before_its_head_is_written(void **state)
+{
+    fixture *f = *state;
+    sluice_ledger *l = open_ledger(f);
+    size_t syncs, renames;
+
+    assert_int_equal(add(l, 1), SLUICE_OK);
+    syncs = atomic_load(&f->fp.count[FAKE_SYNC]);
+    renames = atomic_load(&f->fp.count[FAKE_RENAME]);
+    assert_int_equal(add(l, 2), SLUICE_OK);
+    assert_int_equal(atomic_load(&f->fp.count[FAKE_SYNC]), syncs + 2); /* the entry's, the head's */
+    assert_int_equal(atomic_load(&f->fp.count[FAKE_RENAME]), renames + 1);
+    fake_platform_fail(&f->fp, FAKE_SYNC, 0);
+    assert_int_equal(add(l, 3), SLUICE_ERR_IO);
+    assert_int_equal(atomic_load(&f->fp.count[FAKE_RENAME]), renames + 1);
+    fake_platform_heal(&f->fp);
+    sluice_ledger_close(l);
+    l = open_ledger(f);
+    assert_int_equal(count(l), 2);
+    sluice_ledger_close(l);
+}
+
 static void after_a_failed_write_nothing_more_is_recorded(void **state)
 {
     static const fake_op ops[] = { FAKE_WRITE, FAKE_SYNC, FAKE_RENAME, FAKE_OPEN };
@@ -643,6 +671,7 @@ int main(void)
         T(a_last_entry_with_a_lost_beginning_is_cut),
         T(an_acknowledged_entry_cannot_be_cut_as_torn),
         T(the_first_entry_may_be_without_its_head),
+        T(an_entry_is_synced_before_its_head_is_written),
         T(after_a_failed_write_nothing_more_is_recorded),
     };
 

@@ -34,7 +34,8 @@ static void reasons_have_distinct_names_and_sentences(void **state)
 static void routes_and_outcomes_have_their_names(void **state)
 {
     static const char *const routes[] = { "none", "local", "cloud", "cascade", "abstain", "ask", "unknown" };
-    static const char *const outcomes[] = { "none", "answered", "low_confidence", "needs_consent", "refused", "abstained", "truncated", "cancelled", "failed", "unknown" };
+    static const char *const outcomes[] = { "none",      "answered",  "low_confidence", "needs_consent", "refused",
+                                            "abstained", "truncated", "cancelled",      "failed",        "unknown" };
 
     (void)state;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)

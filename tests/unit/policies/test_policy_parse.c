@@ -41,7 +41,9 @@ static sluice_status read_named(const char *name, sluice_buf *out, void *user, s
     if (strcmp(name, "ca.pem") == 0 || strcmp(name, "acme-ca.pem") == 0)
         return sluice_buf_append_str(out, "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n") ? SLUICE_OK : SLUICE_ERR_NO_MEMORY;
     if (strcmp(name, "key.pem") == 0)
-        return sluice_buf_append_str(out, "-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n") ? SLUICE_OK : SLUICE_ERR_NO_MEMORY;
+        return sluice_buf_append_str(out, "-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+                   ? SLUICE_OK
+                   : SLUICE_ERR_NO_MEMORY;
     if (strcmp(name, "full") == 0)
         return SLUICE_ERR_NO_MEMORY;
     if (strcmp(name, "nul") == 0)
@@ -97,10 +99,11 @@ static void defaults_are_those_of_the_header(void **state)
 
 static void every_field_arrives(void **state)
 {
-    sluice_policy *p = fixture_policy("{\"$schema\":\"policy.schema.json\",\"sluice_policy\":1,\"id\":\"full\",\"version\":9007199254740991,"
-                                      "\"expires\":\"2028-02-29T12:34:56Z\",\"mode\":\"cloud_only\","
-                                      "\"router\":{\"escalate_below\":0.9,\"stop_below\":0.1,\"deadline_ms\":20000,\"cloud_reserve_ms\":0,\"max_tokens\":64,\"stream\":\"now\"},"
-                                      "\"limits\":{\"request_bytes\":256,\"response_bytes\":16777216,\"attempts\":4}," FIXTURE_PURPOSES FIXTURE_ENDPOINTS FIXTURE_RULES);
+    sluice_policy *p = fixture_policy(
+        "{\"$schema\":\"policy.schema.json\",\"sluice_policy\":1,\"id\":\"full\",\"version\":9007199254740991,"
+        "\"expires\":\"2028-02-29T12:34:56Z\",\"mode\":\"cloud_only\","
+        "\"router\":{\"escalate_below\":0.9,\"stop_below\":0.1,\"deadline_ms\":20000,\"cloud_reserve_ms\":0,\"max_tokens\":64,\"stream\":\"now\"},"
+        "\"limits\":{\"request_bytes\":256,\"response_bytes\":16777216,\"attempts\":4}," FIXTURE_PURPOSES FIXTURE_ENDPOINTS FIXTURE_RULES);
     const sluice_policy_endpoint *e;
 
     (void)state;
@@ -155,8 +158,10 @@ static void every_field_arrives(void **state)
 
 static void lines_and_hash_are_of_the_file(void **state)
 {
-    sluice_policy *p = fixture_policy("{\n\"sluice_policy\":1,\n\"id\":\"x\",\"version\":1,\n\"rules\":[\n\n {\"id\":\"no\",\"effect\":\"forbid\"}]}");
-    sluice_policy *q = fixture_policy("{\n\"sluice_policy\":1,\n\"id\":\"x\",\"version\":1,\n\"rules\":[\n\n {\"id\":\"no\",\"effect\":\"forbid\"}] }");
+    sluice_policy *p =
+        fixture_policy("{\n\"sluice_policy\":1,\n\"id\":\"x\",\"version\":1,\n\"rules\":[\n\n {\"id\":\"no\",\"effect\":\"forbid\"}]}");
+    sluice_policy *q =
+        fixture_policy("{\n\"sluice_policy\":1,\n\"id\":\"x\",\"version\":1,\n\"rules\":[\n\n {\"id\":\"no\",\"effect\":\"forbid\"}] }");
 
     (void)state;
     assert_non_null(p);
@@ -171,8 +176,8 @@ static void lines_and_hash_are_of_the_file(void **state)
 static void ca_file_is_read_beside_the_policy(void **state)
 {
     static const char head[] = FIXTURE_HEAD "\"endpoints\":[{\"id\":\"a\",\"url\":\"https://g/\",\"adapter\":\"openai-chat\",\"model\":\"m\","
-                                                 "\"target\":{\"authority\":\"h\",\"path\":\"/\"},\"spki_pins\":[\"" FIXTURE_PIN "\"],\"key_config\":\"" FIXTURE_KEY_CONFIG
-                                                 "\",\"ca_file\":\"%s\"}]}";
+                                            "\"target\":{\"authority\":\"h\",\"path\":\"/\"},\"spki_pins\":[\"" FIXTURE_PIN
+                                            "\"],\"key_config\":\"" FIXTURE_KEY_CONFIG "\",\"ca_file\":\"%s\"}]}";
     static const struct { const char *name; const char *code; } cases[] = {
         { "ca.pem", NULL }, { "missing.pem", "P035" }, { "/etc/ca.pem", "P035" }, { "../ca.pem", "P035" }, { "", "P035" }, { "a\\\\b", "P035" },
         { "key.pem", "P022" }, { "nul", "P022" }
@@ -222,7 +227,8 @@ static void ca_file_is_read_beside_the_policy(void **state)
 #define WITH_PINS(pins) ENDPOINT(URL, TARGET, PEM, pins, CONFIG)
 #define WITH_CONFIG(config) ENDPOINT(URL, TARGET, PEM, PINS, config)
 
-static const struct bad_case { const char *text, *code; sluice_status status; const char *hint; } bad[] = {
+static const struct bad_case { const char *text, *code; sluice_status status; const char *hint;
+} bad[] = {
     { "", "P001", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,}", "P001", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1} x", "P001", SLUICE_ERR_FORMAT, "" },
@@ -250,8 +256,8 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { MINI("\"purposes\":[1]"), "P012", SLUICE_ERR_FORMAT, "" },
     { MINI("\"$schema\":1"), "P012", SLUICE_ERR_FORMAT, "" },
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"classes\":[1]}"), "P012", SLUICE_ERR_FORMAT, "" },
-    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"consent\":\"no\",\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"],\"classes\":[\"prompt\"]}"), "P012",
-      SLUICE_ERR_FORMAT, "" },
+    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"consent\":\"no\",\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"],\"classes\":[\"prompt\"]}"),
+      "P012", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"x\",\"version\":0}", "P013", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1.5}", "P013", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"x\",\"version\":1e300}", "P013", SLUICE_ERR_FORMAT, "" },
@@ -268,7 +274,8 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { "{\"sluice_policy\":1,\"id\":\"\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"a b\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
     { "{\"sluice_policy\":1,\"id\":\"-a\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
-    { "{\"sluice_policy\":1,\"id\":\"0123456789012345678901234567890123456789012345678901234567890123\",\"version\":1}", "P016", SLUICE_ERR_FORMAT, "" },
+    { "{\"sluice_policy\":1,\"id\":\"0123456789012345678901234567890123456789012345678901234567890123\",\"version\":1}", "P016", SLUICE_ERR_FORMAT,
+      "" },
     { MINI("\"expires\":\"2026-0a-01T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
     { MINI("\"expires\":\"2026-01-01T00:00:60Z\""), "P017", SLUICE_ERR_FORMAT, "" },
     { MINI("\"expires\":\"2026-04-31T00:00:00Z\""), "P017", SLUICE_ERR_FORMAT, "" },
@@ -301,7 +308,7 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { WITH_CONFIG("\"\""), "P020", SLUICE_ERR_FORMAT, "" },
     { WITH_CONFIG("\"!!!!\""), "P020", SLUICE_ERR_FORMAT, "" },
     { WITH_CONFIG("\"ACkBACABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIAAEAAEA\""), "P020", SLUICE_ERR_FORMAT, "" }, /* cut short */
-    { WITH_CONFIG("\"AAcBZHoBAgME\""), "P020", SLUICE_ERR_FORMAT, "" },                                                /* another KEM alone */
+    { WITH_CONFIG("\"AAcBZHoBAgME\""), "P020", SLUICE_ERR_FORMAT, "" },                                             /* another KEM alone */
     { WITH_CONFIG("\"AAIBAA==\""), "P020", SLUICE_ERR_FORMAT, "" },
     { WITH_CONFIG("\"AA==\""), "P020", SLUICE_ERR_FORMAT, "" },
     { WITH_CONFIG("\"AAQBACAB\""), "P020", SLUICE_ERR_FORMAT, "" },
@@ -318,7 +325,8 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { WITH_PEM("\"ca_pem\":7,"), "P012", SLUICE_ERR_FORMAT, "" },
     { WITH_PEM(""), "P034", SLUICE_ERR_POLICY, "exactly one" },
     { WITH_PEM(PEM "\"ca_file\":\"ca.pem\","), "P034", SLUICE_ERR_POLICY, "exactly one" },
-    { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"networks\":[\"metered\",\"metered\",\"metered\",\"metered\",\"metered\"]}"), "P023", SLUICE_ERR_LIMIT, "" },
+    { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"networks\":[\"metered\",\"metered\",\"metered\",\"metered\",\"metered\"]}"), "P023",
+      SLUICE_ERR_LIMIT, "" },
     { WITH_PINS("[1,2,3,4,5,6,7,8,9]"), "P023", SLUICE_ERR_LIMIT, "" },
     { WITH_PINS("[]"), "P024", SLUICE_ERR_FORMAT, "" },
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"classes\":[]}"), "P024", SLUICE_ERR_FORMAT, "" },
@@ -332,9 +340,11 @@ static const struct bad_case { const char *text, *code; sluice_status status; co
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"endpoints\":[\"acne\"]}"), "P031", SLUICE_ERR_POLICY, "did you mean \"acme\"?" },
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"purposes\":[\"sell\"]}"), "P031", SLUICE_ERR_POLICY, "one of answer_question, summarise" },
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"networks\":[\"wifi\"]}"), "P031", SLUICE_ERR_POLICY, "" },
-    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"]}"), "P032", SLUICE_ERR_POLICY, "no wildcards" },
-    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"networks\":[\"metered\"],\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"],\"classes\":[\"prompt\"]}"), "P033",
-      SLUICE_ERR_POLICY, "" },
+    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"]}"), "P032", SLUICE_ERR_POLICY,
+      "no wildcards" },
+    { RULES("{\"id\":\"a\",\"effect\":\"permit\",\"networks\":[\"metered\"],\"purposes\":[\"summarise\"],\"endpoints\":[\"acme\"],\"classes\":["
+            "\"prompt\"]}"),
+      "P033", SLUICE_ERR_POLICY, "" },
     { RULES("{\"id\":\"a\",\"effect\":\"forbid\",\"consent\":true}"), "P033", SLUICE_ERR_POLICY, "" },
     { MINI("\"router\":{\"escalate_below\":0.5,\"stop_below\":0.6}"), "P036", SLUICE_ERR_POLICY, "" },
     { MINI("\"router\":{\"deadline_ms\":1000,\"cloud_reserve_ms\":1000}"), "P037", SLUICE_ERR_POLICY, "" },
@@ -367,10 +377,15 @@ static void whatever_is_not_understood_is_refused_with_its_code(void **state)
 static void odd_but_good_addresses_are_taken(void **state)
 {
     static const char *const good[] = {
-        WITH_URL("\"https://[2001:DB8::1]:8443/p?q=1&r=[2]\""), WITH_URL("\"https://127.0.0.1:1/\""), WITH_URL("\"https://x-1.y.z:65535/~a%20b\""),
-        WITH_URL("\"https://localhost/\""), WITH_TARGET("{\"authority\":\"[::1]:1\",\"path\":\"/v1?x=y\"}"), MINI("\"purposes\":[{\"id\":\"a\",\"text\":\"two\\nlines \u00e9\"}]"),
+        WITH_URL("\"https://[2001:DB8::1]:8443/p?q=1&r=[2]\""),
+        WITH_URL("\"https://127.0.0.1:1/\""),
+        WITH_URL("\"https://x-1.y.z:65535/~a%20b\""),
+        WITH_URL("\"https://localhost/\""),
+        WITH_TARGET("{\"authority\":\"[::1]:1\",\"path\":\"/v1?x=y\"}"),
+        MINI("\"purposes\":[{\"id\":\"a\",\"text\":\"two\\nlines \u00e9\"}]"),
         /* a configuration for another KEM beside one for X25519 */
-        WITH_CONFIG("\"AAcBZHoBAgMEACkBACABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIAAEAAEAAw==\""), MINI("\"expires\":\"2000-02-29T23:59:59Z\""),
+        WITH_CONFIG("\"AAcBZHoBAgMEACkBACABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fIAAEAAEAAw==\""),
+        MINI("\"expires\":\"2000-02-29T23:59:59Z\""),
     };
     findings all;
     sluice_policy *p;
@@ -415,7 +430,9 @@ static void findings_name_line_and_column(void **state)
     sluice_error err = SLUICE_ERROR_INIT;
 
     (void)state;
-    assert_int_equal(parse("{\n  \"sluice_policy\": 1,\n  \"id\": \"x\",\n  \"version\": 1,\n  \"endpoint\": [],\n  \"mode\": \"near\"\n}", &p, &all, &err), SLUICE_ERR_FORMAT);
+    assert_int_equal(
+        parse("{\n  \"sluice_policy\": 1,\n  \"id\": \"x\",\n  \"version\": 1,\n  \"endpoint\": [],\n  \"mode\": \"near\"\n}", &p, &all, &err),
+        SLUICE_ERR_FORMAT);
     assert_int_equal(all.n, 2); /* one run shows all */
     assert_string_equal(all.list[0].code, "P010");
     assert_int_equal(all.list[0].line, 5);
@@ -473,7 +490,8 @@ static void sizes_at_the_limits_fit(void **state)
     }
     len += (size_t)snprintf(text + len, sizeof text - len, "],\"rules\":[");
     for (int i = 0; i < SLUICE_POLICY_RULES_MAX; i++)
-        len += (size_t)snprintf(text + len, sizeof text - len, "%s{\"id\":\"r%d\",\"effect\":\"forbid\",\"purposes\":[\"p31\"]}", i > 0 ? "," : "", i);
+        len +=
+            (size_t)snprintf(text + len, sizeof text - len, "%s{\"id\":\"r%d\",\"effect\":\"forbid\",\"purposes\":[\"p31\"]}", i > 0 ? "," : "", i);
     (void)snprintf(text + len, sizeof text - len, "]}");
     p = fixture_policy(text);
     assert_non_null(p);

@@ -23,7 +23,11 @@ static void rules_decide_as_the_table_says(void **state)
     } cases[] = {
         { "the permit matches", { 0, 0, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_PERMITTED, 0, true },
         { "a subset of its classes", { 0, 0, P | SLUICE_CLASS_EMAIL, false, SLUICE_NETWORK_METERED, 5 }, SLUICE_REASON_PERMITTED, 0, true },
-        { "a class that it does not name", { 0, 0, P | SLUICE_CLASS_PHONE, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_POLICY_NO_RULE, -1, true },
+        { "a class that it does not name",
+          { 0, 0, P | SLUICE_CLASS_PHONE, false, SLUICE_NETWORK_UNMETERED, 5 },
+          SLUICE_REASON_POLICY_NO_RULE,
+          -1,
+          true },
         { "another endpoint", { 0, 1, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_POLICY_NO_RULE, -1, true },
         { "another purpose", { 1, 0, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_POLICY_NO_RULE, -1, true },
         { "without consent", { 1, 1, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_PERMITTED, 1, false },
@@ -31,7 +35,11 @@ static void rules_decide_as_the_table_says(void **state)
         { "an unknown network may be metered", { 1, 1, P, false, SLUICE_NETWORK_UNKNOWN, 5 }, SLUICE_REASON_POLICY_FORBIDS, 3, true },
         { "so may one that is not in the list", { 1, 1, P, false, (sluice_network)77, 5 }, SLUICE_REASON_POLICY_FORBIDS, 3, true },
         { "no network is not metered", { 1, 1, P, false, SLUICE_NETWORK_NONE, 5 }, SLUICE_REASON_PERMITTED, 1, false },
-        { "forbidden class beats no rule", { 0, 1, P | SLUICE_CLASS_PAYMENT_CARD, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_POLICY_FORBIDS, 2, true },
+        { "forbidden class beats no rule",
+          { 0, 1, P | SLUICE_CLASS_PAYMENT_CARD, false, SLUICE_NETWORK_UNMETERED, 5 },
+          SLUICE_REASON_POLICY_FORBIDS,
+          2,
+          true },
         { "the request stays here", { 0, 0, P, true, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_POLICY_LOCAL_ONLY, -1, true },
         { "purpose out of range", { 2, 0, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_PURPOSE_UNKNOWN, -1, true },
         { "purpose far out of range", { SIZE_MAX, 0, P, false, SLUICE_NETWORK_UNMETERED, 5 }, SLUICE_REASON_PURPOSE_UNKNOWN, -1, true },
@@ -50,7 +58,8 @@ static void rules_decide_as_the_table_says(void **state)
 
         memset(&v, 0x5a, sizeof v);
         sluice_policy_evaluate(p, &cases[i].q, &v);
-        if (v.reason != cases[i].reason || v.rule != cases[i].rule || v.requires_consent != cases[i].consent || v.is_permitted != (v.reason == SLUICE_REASON_PERMITTED))
+        if (v.reason != cases[i].reason || v.rule != cases[i].rule || v.requires_consent != cases[i].consent ||
+            v.is_permitted != (v.reason == SLUICE_REASON_PERMITTED))
             fail_msg("%s: %s, rule %d", cases[i].why, sluice_reason_name(v.reason), v.rule);
     }
     sluice_policy_close(p);
@@ -83,7 +92,7 @@ static void local_only_and_expiry_come_before_rules(void **state)
 static void an_effect_that_is_not_known_forbids(void **state)
 {
     sluice_policy *p = fixture_policy(FIXTURE_POLICY);
-    const sluice_policy_query q = { 0, 0, P, false, SLUICE_NETWORK_UNMETERED, NOW };
+    const sluice_policy_query q = { 0, 0, P | SLUICE_CLASS_PHONE, false, SLUICE_NETWORK_UNMETERED, NOW };
     sluice_policy_verdict v;
 
     (void)state;
@@ -91,6 +100,7 @@ static void an_effect_that_is_not_known_forbids(void **state)
     p->rules[1].effect = (sluice_rule_effect)9;
     sluice_policy_evaluate(p, &q, &v);
     assert_int_equal(v.reason, SLUICE_REASON_POLICY_FORBIDS);
+    assert_int_equal(v.rule, 1); /* it intersects, as a forbid does */
     sluice_policy_close(p);
 }
 
@@ -117,13 +127,16 @@ static void the_strictest_permit_counts_in_any_order(void **state)
 
 static void a_miss_names_the_first_false_condition(void **state)
 {
-    static const struct { size_t rule; sluice_policy_query q; const char *want; } cases[] = {
+    static const struct { size_t rule; sluice_policy_query q; const char *want;
+    } cases[] = {
         { 0, { 0, 0, P, false, SLUICE_NETWORK_METERED, 5 }, NULL },
         { 0, { 1, 0, P, false, SLUICE_NETWORK_METERED, 5 }, "purposes: the request's is summarise" },
         { 0, { 9, 0, P, false, SLUICE_NETWORK_METERED, 5 }, "purposes: the request's is not known" },
         { 0, { 0, 1, P, false, SLUICE_NETWORK_METERED, 5 }, "endpoints: the endpoint is other" },
         { 0, { 0, 9, P, false, SLUICE_NETWORK_METERED, 5 }, "endpoints: the endpoint is not known" },
-        { 0, { 0, 0, P | SLUICE_CLASS_PAYMENT_CARD | SLUICE_CLASS_EMAIL, false, SLUICE_NETWORK_METERED, 5 }, "classes: the request has payment_card" },
+        { 0,
+          { 0, 0, P | SLUICE_CLASS_PAYMENT_CARD | SLUICE_CLASS_EMAIL, false, SLUICE_NETWORK_METERED, 5 },
+          "classes: the request has payment_card" },
         { 0, { 0, 0, P | 1u << 20, false, SLUICE_NETWORK_METERED, 5 }, "classes: the request has a class that is not known" },
         { 2, { 0, 0, P, false, SLUICE_NETWORK_METERED, 5 }, "classes: the request has none of payment_card" },
         { 2, { 0, 0, P | SLUICE_CLASS_PAYMENT_CARD, false, SLUICE_NETWORK_METERED, 5 }, NULL },
@@ -179,7 +192,9 @@ static truth rule_holds(const sluice_policy_rule *r, const sluice_policy_query *
         return all_of(t, foreign == 0 ? YES : NO);
     t = all_of(t, shared > 0 ? YES : NO);
     if (r->forbids_metered)
-        t = all_of(t, q->network == SLUICE_NETWORK_METERED ? YES : q->network == SLUICE_NETWORK_UNMETERED || q->network == SLUICE_NETWORK_NONE ? NO : UNSURE);
+        t = all_of(t, q->network == SLUICE_NETWORK_METERED                                          ? YES
+                      : q->network == SLUICE_NETWORK_UNMETERED || q->network == SLUICE_NETWORK_NONE ? NO
+                                                                                                    : UNSURE);
     return t;
 }
 
@@ -201,8 +216,9 @@ static void second_opinion(const sluice_policy *p, const sluice_policy_query *q,
     for (size_t k = 0; k < 32; k++)
         if (listed(q->classes, k) == YES)
             n_known += k < 10 ? 1 : -1000;
-    *permitted = permits && !forbidden && !q->is_local_only && p->mode != SLUICE_MODE_LOCAL_ONLY && q->purpose < p->n_purposes && q->endpoint < p->n_endpoints
-                 && n_known > 0 && listed(q->classes, 0) == YES && q->wall_ms >= 0 && (p->expires_ms == 0 || q->wall_ms < p->expires_ms);
+    *permitted = permits && !forbidden && !q->is_local_only && p->mode != SLUICE_MODE_LOCAL_ONLY && q->purpose < p->n_purposes &&
+                 q->endpoint < p->n_endpoints && n_known > 0 && listed(q->classes, 0) == YES && q->wall_ms >= 0 &&
+                 (p->expires_ms == 0 || q->wall_ms < p->expires_ms);
     *consent = asks;
 }
 
@@ -241,10 +257,12 @@ static void random_policy(sluice_policy *p)
 
 static sluice_policy_query random_query(void)
 {
-    return (sluice_policy_query){
-        .purpose = below(3), .endpoint = below(3), .classes = (below(12) == 0 ? 0 : P) | (below(3) ? 0 : below(32)) | (below(30) == 0 ? 1u << (10 + below(22)) : 0),
-        .is_local_only = below(30) == 0, .network = (sluice_network)below(5), .wall_ms = (int64_t)below(100) - (below(20) == 0 ? 200 : 0)
-    };
+    return (sluice_policy_query){ .purpose = below(3),
+                                  .endpoint = below(3),
+                                  .classes = (below(12) == 0 ? 0 : P) | (below(3) ? 0 : below(32)) | (below(30) == 0 ? 1u << (10 + below(22)) : 0),
+                                  .is_local_only = below(30) == 0,
+                                  .network = (sluice_network)below(5),
+                                  .wall_ms = (int64_t)below(100) - (below(20) == 0 ? 200 : 0) };
 }
 
 static void a_second_implementation_agrees_on_random_policies(void **state)
@@ -264,7 +282,8 @@ static void a_second_implementation_agrees_on_random_policies(void **state)
 
             sluice_policy_evaluate(&p, &q, &v);
             second_opinion(&p, &q, &permitted, &consent);
-            if (v.is_permitted != permitted || (permitted && v.requires_consent != consent) || v.is_permitted != (v.reason == SLUICE_REASON_PERMITTED))
+            if (v.is_permitted != permitted || (permitted && v.requires_consent != consent) ||
+                v.is_permitted != (v.reason == SLUICE_REASON_PERMITTED))
                 fail_msg("policy %d, query %d: %s, the other says %d", i, k, sluice_reason_name(v.reason), permitted);
             n_permitted += permitted;
             n_forbidden += v.reason == SLUICE_REASON_POLICY_FORBIDS;
