@@ -116,6 +116,10 @@ sluice_status sluice_policy_lint(sluice_span policy, const sluice_allocator *al,
     sluice_status st = sluice_crypto_init(err);
     if (st == SLUICE_OK)
         st = sluice_policy_parse(&parsed, policy, any_file, NULL, on_finding, &sink, al, err);
+    if (st == SLUICE_OK) {
+        const sluice_platform *p = sluice_platform_default();
+        sluice_policy_lint_time(parsed, sluice_wall_ms(p), on_finding, &sink);
+    }
     sluice_policy_close(parsed);
     return st;
 }
