@@ -72,7 +72,7 @@ sluice_status sluice_poll(sluice *s, uint32_t timeout_ms, size_t *n_delivered)
     }
     s->is_polling = true;
     const uint64_t until = sluice_now_us(s->platform) + (uint64_t)timeout_ms * 1000;
-    while (s->events_head == NULL && sluice_now_us(s->platform) < until)
+    while (s->events_head == NULL && !s->close_after_poll && sluice_now_us(s->platform) < until)
         s->platform->cond_wait(s->platform->user, s->inbox_cond, s->inbox_lock, until);
     /* Bounded by what is there now, so that an app that submits from its callbacks still gets its thread back. */
     for (sluice_queued_event *q; !s->close_after_poll && (q = take_event(s)) != NULL; n++) {

@@ -331,6 +331,7 @@ void sluice_close(sluice *s)
     sluice_lock(s, s->inbox_lock);
     if (s->poll_events && s->is_polling) { /* from a callback inside sluice_poll(): it closes when that returns */
         s->close_after_poll = true;
+        sluice_wake(s); /* a poll that waits on another thread ends now */
         sluice_unlock(s, s->inbox_lock);
         return;
     }

@@ -10,8 +10,8 @@ TMPDIR=$work/tmp
 export TMPDIR
 cd "$work/cwd" || exit 1
 
-# Everything outside the state folder that the demo could touch, with sizes and times.
-outside() { (cd "$work" && find user cwd tmp -exec ls -lnd --time-style=+%s.%N {} + | sort); }
+# Everything outside the state folder that the demo could touch: files with size and time, folders by name.
+outside() { (cd "$work" && find user cwd tmp -type d -print -o -exec ls -lnd --time-style=+%s.%N {} + | sort); }
 
 # One request of --json output a line.
 requests() { tr '\n' ' ' <"$work/out" | sed 's/ {"prompt": /\n&/g' | grep '"prompt"'; }

@@ -1,6 +1,11 @@
 # end_to_end.cmake - the programs as users and attackers meet them: <name>.sh, with what it needs in the environment
 #
 # SPDX-License-Identifier: Apache-2.0
+
+# an app that closes at awkward moments
+sluice_test(closing SOURCES test_closing.c LINKS sluice::sdk LABELS integration threads TIMEOUT 60
+  ARGS "${PROJECT_SOURCE_DIR}/local-engine/models/sluice-intents.gguf")
+
 if(NOT TARGET sluice_cli OR NOT TARGET sluice-gateway OR CMAKE_CROSSCOMPILING)
   return()
 endif()
