@@ -226,6 +226,11 @@ static void on_start(sluice_machine *m, const sluice_decision *d, uint64_t now_u
     case SLUICE_ROUTE_NONE:
         break;
     }
+    for (size_t i = 0; i < d->n_clouds; i++)
+        if (d->clouds[i].is_eligible && d->clouds[i].is_worthwhile && !d->clouds[i].is_permitted) {
+            finish(m, SLUICE_OUTCOME_REFUSED, SLUICE_ROUTE_ABSTAIN, SLUICE_OK); /* policy alone is in the way */
+            return;
+        }
     finish(m, SLUICE_OUTCOME_ABSTAINED, SLUICE_ROUTE_ABSTAIN, SLUICE_OK);
 }
 

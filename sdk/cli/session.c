@@ -341,7 +341,9 @@ void answer_print_line(const cli *c, const answer *a, FILE *out, bool color)
     fprintf(out, ", %.1f ms", (double)e->timings.total_us / 1000.0);
     if (e->output_tokens > 0)
         fprintf(out, ", %u + %u tokens", e->prompt_tokens, e->output_tokens);
-    if (e->receipt.attempts > 0)
+    if (e->receipt.attempts > 0 && e->receipt.sealed_bytes_sent == 0)
+        fprintf(out, ", nothing left the device: no connection to %s in %u attempts", e->receipt.endpoint, e->receipt.attempts);
+    else if (e->receipt.attempts > 0)
         fprintf(out, ", %llu sealed bytes to %s (ledger entry %llu)", (unsigned long long)e->receipt.sealed_bytes_sent,
                 e->receipt.endpoint, (unsigned long long)e->receipt.ledger_seq);
     else

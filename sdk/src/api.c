@@ -55,7 +55,9 @@ sluice_status sluice_cancel(sluice *s, uint64_t request_id)
     if (s == NULL)
         return SLUICE_ERR_ARGUMENT;
     sluice_lock(s, s->inbox_lock);
-    const bool known = request_id != 0 && request_id < s->next_request_id && s->n_requests > 0;
+    bool known = false;
+    for (size_t i = 0; i < s->n_requests; i++)
+        known = known || s->live[i] == request_id;
     sluice_unlock(s, s->inbox_lock);
     if (!known)
         return SLUICE_ERR_NOT_FOUND;
@@ -168,9 +170,9 @@ sluice_status sluice_consent_list(sluice *s, sluice_consent **list, size_t *n, s
         return no_instance(err);
     *list = NULL;
     *n = 0;
-    sluice_status st = SLUICE_OK;
     sluice_lock(s, s->state_lock);
-    const size_t count = sluice_consent_count(s->consents);
+    sluice_status st = need_ledger(s, err);
+    const size_t count = st == SLUICE_OK ? sluice_consent_count(s->consents) : 0;
     if (count > 0) {
         *list = sluice_alloc_array(s->al, count, sizeof **list);
         if (*list == NULL)
@@ -193,16 +195,43 @@ void sluice_consent_list_free(sluice *s, sluice_consent *list, size_t n)
 
 /* ---- ledger --------------------------------------------------------------------------------------------- */
 
+typedef struct kept_lines {
+    sluice_buf text;
+    bool are_whole;
+} kept_lines;
+
+static bool keep_line(const char *json, size_t len, void *user)
+{
+    kept_lines *k = user;
+    k->are_whole = sluice_buf_append(&k->text, json, len) && sluice_buf_append_byte(&k->text, '\n');
+    return k->are_whole;
+}
+
+/* The lines are copied first: the app's code runs without a lock, and may call anything. */
 sluice_status sluice_ledger_list(sluice *s, sluice_line_fn on_line, void *user, sluice_error *err)
 {
+    kept_lines k = { .are_whole = true };
+
     sluice_error_clear(err);
     if (s == NULL || on_line == NULL)
         return no_instance(err);
+    sluice_buf_init(&k.text, s->al, SIZE_MAX);
     sluice_lock(s, s->state_lock);
     sluice_status st = need_ledger(s, err);
     if (st == SLUICE_OK)
-        st = sluice_ledger_walk(s->ledger, on_line, user, err);
+        st = sluice_ledger_walk(s->ledger, keep_line, &k, err);
     sluice_unlock(s, s->state_lock);
+    if (!k.are_whole)
+        st = sluice_buf_error(&k.text, "ledger", err);
+    for (size_t at = 0; st == SLUICE_OK && at < k.text.len;) {
+        const uint8_t *line = k.text.ptr + at;
+        const uint8_t *end = memchr(line, '\n', k.text.len - at);
+        const size_t len = (size_t)(end - line);
+        if (!on_line((const char *)line, len, user))
+            break;
+        at += len + 1;
+    }
+    sluice_buf_deinit(&k.text);
     return st;
 }
 

@@ -37,14 +37,30 @@ static void breaker_result(sluice_job *job, bool ok)
     sluice_unlock(s, s->state_lock);
 }
 
+/* A user who cancels or withdraws says nothing about the endpoint; an overrun deadline does.  An abandoned probe always counts, else the breaker
+ * would stay half-open. */
+static bool is_endpoints_fault(sluice_job *job)
+{
+    sluice *s = job->s;
+    bool probing;
+
+    sluice_lock(s, s->state_lock);
+    probing = s->breakers[job->machine.cloud].state == SLUICE_BREAKER_HALF_OPEN;
+    sluice_unlock(s, s->state_lock);
+    for (size_t i = 0; i < job->machine.n_reasons; i++)
+        if (job->machine.reasons[i] == SLUICE_REASON_DEADLINE)
+            return true;
+    return probing;
+}
+
 void sluice_cloud_abandon(sluice_job *job)
 {
     if (job->exchange != NULL) {
         sluice_exchange *x = job->exchange;
         job->exchange = NULL;
         job->s->transport.cancel(job->s->transport.user, x);
-        if (!job->attempt_done)
-            breaker_result(job, false); /* an abandoned probe counts as failed, else it would stay half-open */
+        if (!job->attempt_done && is_endpoints_fault(job))
+            breaker_result(job, false);
     }
     job->attempt_done = true;
     close_attempt(job);
@@ -101,11 +117,13 @@ void sluice_cloud_ask_gate(sluice_job *job, int endpoint, uint32_t attempt)
             .plaintext = sluice_buf_span(&job->payload), .expires_us = job->machine.deadline_us
         };
         sluice_lock(s, s->state_lock);
-        if (!sluice_breaker_admit(&s->breakers[endpoint], sluice_now_us(s->platform))) {
+        if (!sluice_breaker_would_admit(&s->breakers[endpoint], sluice_now_us(s->platform))) {
             e.status = sluice_error_set(&job->cloud_error, SLUICE_ERR_NETWORK, "endpoint %s: paused after failures", ep->id);
             e.reason = SLUICE_REASON_CLOUD_BREAKER_OPEN;
         } else {
             e.status = sluice_egress_grant(s->gate, &q, &job->grant, &e.reason, &job->cloud_error);
+            if (e.status == SLUICE_OK) /* a refusal must not hold the probe of a half-open breaker */
+                (void)sluice_breaker_admit(&s->breakers[endpoint], sluice_now_us(s->platform));
         }
         sluice_unlock(s, s->state_lock);
     }
@@ -130,6 +148,11 @@ static void fail(sluice_job *job, sluice_status st)
     if (job->attempt_done)
         return;
     job->attempt_done = true;
+    if (job->exchange != NULL) { /* nothing that still comes can mend it */
+        sluice_exchange *x = job->exchange;
+        job->exchange = NULL;
+        job->s->transport.cancel(job->s->transport.user, x);
+    }
     breaker_result(job, false);
     (void)sluice_random(job->s->platform, &jitter, sizeof jitter, NULL); /* without it: no jitter */
     const sluice_machine_event e = {
@@ -219,8 +242,8 @@ static void on_end(sluice_job *job)
 {
     if (job->attempt_done)
         return;
-    if (job->outer_status != 200 || !job->answer_begun) {
-        refuse_outer(job);
+    if (!job->answer_begun) {
+        refuse_outer(job); /* 200 without content type or body */
         return;
     }
     sluice_status st = sluice_answer_finish(job->opener, &job->cloud_error);
@@ -255,9 +278,15 @@ static void on_exchange(const sluice_exchange_event *event, void *user)
     sluice_job *job = user;
 
     switch (event->kind) {
-    case SLUICE_EXCHANGE_CONNECTED: break;
+    case SLUICE_EXCHANGE_CONNECTED: /* from here on its bytes may leave */
+        job->receipt.sealed_bytes_sent += sluice_envelope_bytes(job->envelope).len;
+        break;
     case SLUICE_EXCHANGE_SENT: job->attempt_sent = true; break;
-    case SLUICE_EXCHANGE_STATUS: job->outer_status = event->http_status; break;
+    case SLUICE_EXCHANGE_STATUS:
+        job->outer_status = event->http_status;
+        if (event->http_status != 200)
+            refuse_outer(job);
+        break;
     case SLUICE_EXCHANGE_HEADER: on_header(job, event); break;
     case SLUICE_EXCHANGE_BODY: on_body(job, event->body); break;
     case SLUICE_EXCHANGE_END:
@@ -274,6 +303,22 @@ static void on_exchange(const sluice_exchange_event *event, void *user)
         break;
     }
     run_pending(job);
+}
+
+/* Opened with the first envelope: libcurl opens a socket just to see whether there is IPv6, and who never escalates should never see one. */
+static sluice_status need_transport(sluice *s, sluice_error *err)
+{
+    sluice_transport opened;
+    if (s->has_transport)
+        return SLUICE_OK;
+    const sluice_status st = sluice_transport_curl_open(&opened, s->platform, s->al, err);
+    if (st != SLUICE_OK)
+        return st;
+    sluice_lock(s, s->inbox_lock); /* other threads wake it */
+    s->transport = opened;
+    s->has_transport = true;
+    sluice_unlock(s, s->inbox_lock);
+    return SLUICE_OK;
 }
 
 void sluice_cloud_start(sluice_job *job, uint32_t attempt)
@@ -293,8 +338,8 @@ void sluice_cloud_start(sluice_job *job, uint32_t attempt)
     sluice_buf_clear(&job->payload);
     if (st == SLUICE_OK)
         st = job->provider->reader_open(&job->reader, s->al, on_provider, job, &job->cloud_error);
-    if (st == SLUICE_OK && !s->has_transport)
-        st = sluice_error_set(&job->cloud_error, SLUICE_ERR_NETWORK, "no transport: it could not be started");
+    if (st == SLUICE_OK)
+        st = need_transport(s, &job->cloud_error);
     if (st == SLUICE_OK)
         st = s->transport.open(s->transport.user, job->envelope, &limits, on_exchange, job, &job->exchange, &job->cloud_error);
     if (st != SLUICE_OK) {
@@ -302,5 +347,4 @@ void sluice_cloud_start(sluice_job *job, uint32_t attempt)
         return;
     }
     job->receipt.attempts++;
-    job->receipt.sealed_bytes_sent += sluice_envelope_bytes(job->envelope).len;
 }

@@ -4,13 +4,17 @@
  */
 #include "sdk/src/instance.h"
 
-static void queue_event(sluice *s, const sluice_job *job, const sluice_event *event)
+static void queue_event(sluice *s, sluice_job *job, const sluice_event *event)
 {
-    const size_t bytes = sizeof(sluice_queued_event) + event->text.len;
-    sluice_queued_event *q = sluice_alloc_zeroed(s->al, bytes);
+    sluice_queued_event *q = NULL;
+    if (event->kind == SLUICE_EVENT_DONE) { /* its room was set aside when the request was accepted */
+        q = job->done_event;
+        job->done_event = NULL;
+    } else {
+        q = sluice_alloc_zeroed(s->al, sizeof *q + event->text.len);
+    }
     if (q == NULL) {
-        sluice_log(s->platform, SLUICE_LOG_ERROR, "events: out of memory, an event of request %llu is lost",
-                   (unsigned long long)job->id);
+        job->has_lost_text = job->has_lost_text || event->kind == SLUICE_EVENT_TEXT || event->kind == SLUICE_EVENT_RESTART;
         return;
     }
     q->on_event = job->on_event;
@@ -74,8 +78,11 @@ sluice_status sluice_poll(sluice *s, uint32_t timeout_ms, size_t *n_delivered)
     const uint64_t until = sluice_now_us(s->platform) + (uint64_t)timeout_ms * 1000;
     while (s->events_head == NULL && !s->close_after_poll && sluice_now_us(s->platform) < until)
         s->platform->cond_wait(s->platform->user, s->inbox_cond, s->inbox_lock, until);
-    /* Bounded by what is there now, so that an app that submits from its callbacks still gets its thread back. */
-    for (sluice_queued_event *q; !s->close_after_poll && (q = take_event(s)) != NULL; n++) {
+    /* Only what is there now, so that an app that submits from its callbacks still gets its thread back. */
+    size_t n_waiting = 0;
+    for (const sluice_queued_event *e = s->events_head; e != NULL; e = e->next)
+        n_waiting++;
+    for (sluice_queued_event *q; n < n_waiting && !s->close_after_poll && (q = take_event(s)) != NULL; n++) {
         sluice_unlock(s, s->inbox_lock);
         q->on_event(&q->event, q->user);
         release_event(s, q);

@@ -71,6 +71,8 @@ static sluice_status load_policy(sluice *s, const sluice_options *o, sluice_erro
     sluice_buf_deinit(&file);
     if (st != SLUICE_OK)
         sluice_error_where(err, s->policy_path != NULL ? s->policy_path : "policy_json");
+    if (st == SLUICE_ERR_NOT_FOUND && err != NULL && err->hint[0] == '\0')
+        sluice_error_hint(err, "check the path; without a policy nothing is permitted");
     return st;
 }
 
@@ -116,7 +118,7 @@ static void record_policy(sluice *s)
 
 static sluice_status open_state(sluice *s, sluice_error *err)
 {
-    sluice_error *why = &s->ledger_error;
+    sluice_error *why = &s->ledger_error, damage = SLUICE_ERROR_INIT;
 
     if (s->state_dir == NULL) {
         sluice_error_set(why, SLUICE_ERR_STATE, "no state folder was given: nothing can be recorded, so nothing may leave");
@@ -125,10 +127,11 @@ static sluice_status open_state(sluice *s, sluice_error *err)
         s->ledger = NULL;
         sluice_log(s->platform, SLUICE_LOG_WARN, "nothing may leave: %s", why->message);
     }
-    sluice_status st = sluice_consent_open(&s->consents, s->ledger, s->platform, s->al, err);
+    sluice_status st = sluice_consent_open(&s->consents, s->ledger, s->platform, s->al, &damage);
+    if (st == SLUICE_ERR_NO_MEMORY && err != NULL)
+        *err = damage;
     if (st != SLUICE_OK && s->ledger != NULL && st != SLUICE_ERR_NO_MEMORY) { /* damaged records: as if there were no ledger */
-        if (err != NULL)
-            *why = *err;
+        *why = damage;
         sluice_ledger_close(s->ledger);
         s->ledger = NULL;
         st = sluice_consent_open(&s->consents, NULL, s->platform, s->al, err);
@@ -254,11 +257,6 @@ sluice_status sluice_instance_open(sluice **out, const sluice_options *o, const 
         st = open_engine(s, o, err);
     if (st == SLUICE_OK)
         st = open_state(s, err);
-    /* Where nothing may ever leave there is no transport at all: libcurl opens a socket just to see whether there is IPv6. */
-    if (st == SLUICE_OK && s->policy->n_endpoints > 0 && s->policy->mode != SLUICE_MODE_LOCAL_ONLY && !s->has_transport) {
-        st = sluice_transport_curl_open(&s->transport, s->platform, s->al, err);
-        s->has_transport = st == SLUICE_OK;
-    }
     if (st == SLUICE_OK && !parts->is_stepped)
         st = start_threads(s, err);
     if (st != SLUICE_OK) {

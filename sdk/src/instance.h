@@ -116,6 +116,8 @@ typedef struct sluice_job {
     sluice_timings timings;
     uint64_t submitted_us, started_us, first_text_us, last_text_us;
     bool is_finished;
+    struct sluice_queued_event *done_event; /* poll mode: room for the terminal event, so that no lack of memory can lose it */
+    bool has_lost_text;              /* poll mode: a piece could not be queued; such an answer is not whole */
 } sluice_job;
 
 typedef struct sluice_queued_event {
@@ -160,11 +162,11 @@ struct sluice {
     sluice_cond *inbox_cond;         /* orchestrator and poll wait here */
     sluice_note *inbox_head, **inbox_tail;
     uint64_t next_request_id, next_run;
-    size_t n_requests;               /* accepted and not finished */
+    uint64_t live[SLUICE_REQUESTS_MAX]; /* accepted and not finished */
+    size_t n_requests;
     bool is_closing;
     sluice_queued_event *events_head, **events_tail; /* poll mode */
     bool is_polling, close_after_poll;
-    const sluice_thread *poller;
 
     sluice_mutex *worker_lock;
     sluice_cond *worker_cond;

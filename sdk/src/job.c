@@ -4,13 +4,15 @@
  */
 #include "sdk/src/instance.h"
 
+enum { BYTES_A_TOKEN_MAX = 32 };
+
 /* ---- making --------------------------------------------------------------------------------------- */
 
 static sluice_status check_request(const sluice *s, const sluice_request *r, sluice_error *err)
 {
     size_t total = 0;
 
-    if (r == NULL || r->size < offsetof(sluice_request, output_schema))
+    if (r == NULL || r->size < sizeof *r) /* the first version: nothing smaller is valid */
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: size is not set: call sluice_request_init() first");
     if (r->messages == NULL || r->n_messages == 0)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: no messages");
@@ -44,7 +46,7 @@ static sluice_status check_request(const sluice *s, const sluice_request *r, slu
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: extra_classes has unknown bits");
     if (r->privacy != SLUICE_PRIVACY_POLICY && r->privacy != SLUICE_PRIVACY_LOCAL_ONLY)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: privacy class %d is unknown", (int)r->privacy);
-    if (r->size >= sizeof *r && r->output_schema.len > 0)
+    if (r->output_schema.len > 0)
         return sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "request: output_schema is not supported yet");
     if (r->purpose != NULL && sluice_policy_find_purpose(s->policy, r->purpose) < 0) {
         sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: the policy has no purpose \"%.60s\"", r->purpose);
@@ -108,6 +110,10 @@ sluice_status sluice_job_new(sluice_job **out, sluice *s, const sluice_request *
         sluice_job_free(job);
         return st;
     }
+    if (s->poll_events && (job->done_event = sluice_alloc_zeroed(s->al, sizeof *job->done_event)) == NULL) {
+        sluice_job_free(job);
+        return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "request: no memory");
+    }
     fill_defaults(job);
     job->submitted_us = sluice_now_us(s->platform);
     *out = job;
@@ -120,6 +126,7 @@ void sluice_job_free(sluice_job *job)
         return;
     const sluice_allocator *al = job->s->al;
     sluice_cloud_abandon(job);
+    sluice_free(al, job->done_event, sizeof *job->done_event);
     sluice_free_wiped(al, job->tokens, job->n_tokens * sizeof *job->tokens);
     sluice_buf_deinit(&job->held);
     sluice_buf_deinit(&job->carry);
@@ -137,6 +144,12 @@ static sluice_status render(sluice_job *job, sluice_local_facts *facts, sluice_e
     const sluice_request *r = &job->request;
     sluice_error detail = SLUICE_ERROR_INIT;
 
+    /* No text packs this many bytes into each token: so long a prompt is not worth tokenizing to learn that it does not fit. */
+    if (job->features.n_bytes / BYTES_A_TOKEN_MAX > s->backend.context_tokens) {
+        facts->is_supported = true;
+        facts->prompt_tokens = job->features.prompt_tokens_estimate;
+        return SLUICE_OK;
+    }
     sluice_engine_message *messages = sluice_arena_alloc(&job->arena, r->n_messages * sizeof *messages);
     size_t cap = s->backend.context_tokens;
     job->tokens = sluice_alloc_array(s->al, cap, sizeof *job->tokens);
@@ -301,12 +314,12 @@ static void ask_consent(sluice_job *job, int endpoint)
         .classes = job->features.classes
     };
     sluice_event e = { .kind = SLUICE_EVENT_CONSENT, .route = SLUICE_ROUTE_ASK, .confidence = -1.0f };
-    sluice_deliver(job, &e);
     if (s->on_consent == NULL) {
         sluice_job_push(job, (sluice_machine_event){ .kind = SLUICE_ME_CONSENT });
         return;
     }
-    set_question(job, endpoint);
+    set_question(job, endpoint); /* first: the answer may come from inside the event */
+    sluice_deliver(job, &e);
     s->on_consent(&ask, s->on_consent_user);
 }
 
@@ -401,7 +414,10 @@ static void finish(sluice_job *job, const sluice_machine_action *a)
     e.confidence = a->confidence;
     e.prompt_tokens = local ? job->local_prompt_tokens : job->cloud_prompt_tokens;
     e.output_tokens = local ? job->local_output_tokens : job->cloud_output_tokens;
-    if (a->status != SLUICE_OK) {
+    if (job->has_lost_text && e.status == SLUICE_OK) {
+        e.outcome = SLUICE_OUTCOME_FAILED;
+        e.status = sluice_error_set(&e.error, SLUICE_ERR_NO_MEMORY, "a piece of the answer was lost for want of memory");
+    } else if (a->status != SLUICE_OK) {
         e.error = job->cloud_error.status == a->status ? job->cloud_error : job->local_error;
         if (e.error.status != a->status)
             sluice_error_set(&e.error, a->status, "%s",
@@ -549,7 +565,7 @@ void sluice_job_on_note(sluice_job *job, const sluice_note *note)
             return;
         job->run = 0;
         e.kind = SLUICE_ME_LOCAL_FAILED;
-        e.status = note->status;
+        e.status = sluice_error_set(&job->local_error, note->status, "%.*s", (int)note->text_len, (const char *)note->text);
         break;
     case SLUICE_NOTE_SUBMIT:
     case SLUICE_NOTE_REVOKED: return;

@@ -38,7 +38,7 @@ bool sluice_post(sluice *s, sluice_note *note)
     const bool refused = note->kind == SLUICE_NOTE_SUBMIT && (s->is_closing || s->n_requests >= SLUICE_REQUESTS_MAX);
     if (!refused) {
         if (note->kind == SLUICE_NOTE_SUBMIT)
-            s->n_requests++;
+            s->live[s->n_requests++] = note->request_id;
         *s->inbox_tail = note;
         s->inbox_tail = &note->next;
         sluice_wake(s);
@@ -103,10 +103,14 @@ static void reap(sluice *s)
             continue;
         }
         *p = job->next;
-        sluice_job_free(job);
         sluice_lock(s, s->inbox_lock);
-        s->n_requests--;
+        for (size_t i = 0; i < s->n_requests; i++)
+            if (s->live[i] == job->id) {
+                s->live[i] = s->live[--s->n_requests];
+                break;
+            }
         sluice_unlock(s, s->inbox_lock);
+        sluice_job_free(job);
     }
 }
 

@@ -50,7 +50,8 @@ static void execute(sluice *s, sluice_run *run)
     if (st == SLUICE_ERR_CANCELLED)
         return; /* whoever stopped it no longer waits */
     sluice_note *note =
-        sluice_note_new(s, st == SLUICE_OK ? SLUICE_NOTE_LOCAL_DONE : SLUICE_NOTE_LOCAL_FAILED, SLUICE_SPAN_EMPTY);
+        sluice_note_new(s, st == SLUICE_OK ? SLUICE_NOTE_LOCAL_DONE : SLUICE_NOTE_LOCAL_FAILED,
+                        st == SLUICE_OK ? SLUICE_SPAN_EMPTY : sluice_span_str(err.message));
     if (note == NULL) /* the deadline timer ends the request */
         return;
     note->request_id = run->request_id;

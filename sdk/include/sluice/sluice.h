@@ -160,7 +160,8 @@ SLUICE_API void sluice_options_init(sluice_options *options, size_t size);
 SLUICE_API sluice_status sluice_open(sluice **out, const sluice_options *options, sluice_error *err);
 
 /* Cancel what is running, deliver the terminal events, stop the threads, release everything.  Accepts NULL.
- * From inside an event callback it returns at once and the instance goes away after the callback has returned. */
+ * From inside an event callback it returns at once and the instance goes away after the callback has returned.  With
+ * poll_events, and a thread inside sluice_poll(), it returns at once as well: that poll ends, and closes the instance. */
 SLUICE_API void sluice_close(sluice *s);
 
 /* ---- asking -------------------------------------------------------------------------------------- */
