@@ -94,6 +94,43 @@ class Data:
         return ids, torch.tensor(at), torch.tensor(intent), torch.tensor(index), aux, lm, ans
 
 
+def copy_batch(tok, rng, n):
+    """Requests of made-up words whose answers copy spans of them: what teaches the network to look a value up rather than to
+    guess it.  -> ids [n, T], positions whose next token is certain."""
+    space = tok.encode(" ")[0]
+    text_tokens = range(3, tok.n_text)
+    intents = [i for p, i in tok.piece_ids.items() if p.startswith('{"intent":"')]
+    slots = [i for p, i in tok.piece_ids.items() if p.startswith('","')]
+    close = tok.piece_ids[labels.CLOSE]
+    rows, certain = [], []
+    for _ in range(n):
+        words = [[rng.choice(text_tokens) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))] for _ in range(rng.randint(5, 12))]
+        ids = [0]
+        for k, w in enumerate(words):
+            ids += ([space] if k else []) + w
+        ids += [2, rng.choice(intents)]
+        ok = []
+        at = 0
+        while at < len(words) and len(ids) < 100:
+            end = min(len(words), at + rng.choice((1, 1, 2, 3)))
+            ids.append(rng.choice(slots))
+            for k in range(at, end):
+                value = ([space] if k > at else []) + words[k]
+                # the first token of a value is the network's choice; from there on the request decides
+                ok += range(len(ids) - (1 if k > at else 0), len(ids) + len(value) - 1)
+                ids += value
+            at = end + rng.choice((0, 1, 1, 2))
+        rows.append(ids + [close, EOS])
+        certain.append(ok)
+    T = max(map(len, rows))
+    out = torch.full((n, T), EOS)
+    flat = []
+    for i, (ids, ok) in enumerate(zip(rows, certain)):
+        out[i, : len(ids)] = torch.tensor(ids)
+        flat += [i * T + j for j in ok]
+    return out, flat
+
+
 @torch.no_grad()
 def accuracy(model, tok, rows, first, n, device, batch=250):
     """The probabilities of the n intents, whose first token id is first, for each text in rows: [N, n]."""
@@ -167,6 +204,8 @@ def main():
     ap.add_argument("--ffn", type=int, default=768)
     ap.add_argument("--teacher", help="file of soft labels (see teacher.py)")
     ap.add_argument("--distil", type=float, default=0.3, help="weight of the teacher's soft labels")
+    ap.add_argument("--copy", type=float, default=0.0, help="weight of the copying exercise")
+    ap.add_argument("--copy-rows", type=int, default=64, help="made-up requests in each step")
     ap.add_argument("--minutes", type=float, default=0, help="wall-clock cap: the learning rate follows whichever is further, steps or time")
     ap.add_argument("--init", help="start from these weights")
     ap.add_argument("--seed", type=int, default=1)
@@ -246,7 +285,14 @@ def main():
                 share = a.distil * soft.sum(-1, keepdim=True)            # rows without a teacher are all zero
                 target = (1 - share) * target + a.distil * soft
             loss_int = -(target * lp[:, first:first + n_int]).sum(-1).sum() / len(ex)
-            loss = loss_int + a.lm * loss_lm + loss_ans + a.aux * loss_aux
+            loss_copy = 0.0
+            if a.copy:
+                made, certain = copy_batch(tok, rng, a.copy_rows)
+                with torch.autocast(a.device, dtype=torch.bfloat16):
+                    hc = model(made.to(a.device)).reshape(-1, a.dim)
+                    flat_made = made.reshape(-1)
+                    loss_copy = F.cross_entropy(model.logits(hc[certain]).float(), flat_made[[j + 1 for j in certain]].to(a.device))
+            loss = loss_int + a.lm * loss_lm + loss_ans + a.aux * loss_aux + a.copy * loss_copy
             opt.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -256,7 +302,7 @@ def main():
                 for p, q in zip(ema.parameters(), model.parameters()):
                     p.lerp_(q, 1 - d)
             step += 1
-            for k, v in (("int", loss_int), ("lm", loss_lm), ("ans", loss_ans), ("aux", loss_aux)):
+            for k, v in (("int", loss_int), ("lm", loss_lm), ("ans", loss_ans), ("aux", loss_aux), ("copy", loss_copy)):
                 run[k] = 0.98 * run.get(k, float(v)) + 0.02 * float(v)
             if step % 100 == 0:
                 print("step %d epoch %d lr %.5f %s %.0f s" % (step, epoch, lr, {k: round(v, 3) for k, v in run.items()}, time.time() - t0), flush=True)
