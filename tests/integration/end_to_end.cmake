@@ -21,3 +21,6 @@ foreach(_name IN ITEMS demo capture faults privacy cli)
     "SLUICE=$<TARGET_FILE:sluice_cli>" "SLUICE_GATEWAY=$<TARGET_FILE:sluice-gateway>"
     "SLUICE_MODEL=${PROJECT_SOURCE_DIR}/local-engine/models/sluice-intents.gguf" "SLUICE_SLOW=${_slow}")
 endforeach()
+if(TEST end_to_end_demo) # it looks at what appears in the folder for temporary files, so no other test may run beside it
+  set_tests_properties(end_to_end_demo PROPERTIES RUN_SERIAL ON)
+endif()
