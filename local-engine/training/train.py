@@ -94,7 +94,7 @@ class Data:
         return ids, torch.tensor(at), torch.tensor(intent), torch.tensor(index), aux, lm, ans
 
 
-def copy_batch(tok, rng, n):
+def copy_batch(tok, rng, n, words_in_all=(5, 12), tokens_in_word=(1, 1, 2, 2, 3, 4), words_in_value=(1, 1, 2, 3), gaps=(0, 1, 1, 2)):
     """Requests of made-up words whose answers copy spans of them: what teaches the network to look a value up rather than to
     guess it.  -> ids [n, T], positions whose next token is certain."""
     space = tok.encode(" ")[0]
@@ -104,7 +104,7 @@ def copy_batch(tok, rng, n):
     close = tok.piece_ids[labels.CLOSE]
     rows, certain = [], []
     for _ in range(n):
-        words = [[rng.choice(text_tokens) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))] for _ in range(rng.randint(5, 12))]
+        words = [[rng.choice(text_tokens) for _ in range(rng.choice(tokens_in_word))] for _ in range(rng.randint(*words_in_all))]
         ids = [0]
         for k, w in enumerate(words):
             ids += ([space] if k else []) + w
@@ -112,14 +112,14 @@ def copy_batch(tok, rng, n):
         ok = []
         at = 0
         while at < len(words) and len(ids) < 100:
-            end = min(len(words), at + rng.choice((1, 1, 2, 3)))
+            end = min(len(words), at + rng.choice(words_in_value))
             ids.append(rng.choice(slots))
             for k in range(at, end):
                 value = ([space] if k > at else []) + words[k]
                 # the first token of a value is the network's choice; from there on the request decides
                 ok += range(len(ids) - (1 if k > at else 0), len(ids) + len(value) - 1)
                 ids += value
-            at = end + rng.choice((0, 1, 1, 2))
+            at = end + rng.choice(gaps)
         rows.append(ids + [close, EOS])
         certain.append(ok)
     T = max(map(len, rows))

@@ -28,15 +28,15 @@ typedef struct demo_request {
 static const demo_request requests[] = {
     { "set a timer for ten minutes", "a command that the model knows", 0 },
     { "what's the weather like in Paris tomorrow?", "a command with slots", 0 },
-    { "play some jazz by Miles Davis", "a command with slots", 0 },
-    { "how do you say good morning in Spanish", "a command that the model knows", 0 },
-    { "transfer 100 dollars from checking to savings", "a command that the model knows", 0 },
+    { "wake me up at 7 am", "a command with slots", 0 },
+    { "call jane", "a command with slots", 0 },
+    { "play some jazz by Miles Davis", "a command whose slots the model is not sure of", 0 },
     { "what is my credit score", "a command that the model knows", 0 },
     { "who wrote the Odyssey, and when?", "nothing the model was made for", 0 },
     { "write a haiku about the sea at night", "nothing the model was made for", 0 },
     { "explain in two sentences why the sky is blue", "nothing the model was made for", 0 },
     { "tell jane.doe@example.org that my flight lands at noon", "personal data: an e-mail address", 0 },
-    { "my card 4111 1111 1111 1111 was stolen, write a letter to my landlord about the rent",
+    { "write a poem about my card 4111 1111 1111 1111",
       "personal data that a rule forbids to send", 0 },
     { "compare the industrial revolutions of England and Japan, their causes, their social cost and what they did to the "
       "countryside, then propose three essay questions on each",
@@ -161,7 +161,7 @@ static int write_policy(const demo *d)
             "  \"id\": \"demo\",\n"
             "  \"version\": 1,\n"
             "  \"mode\": \"prefer_local\",\n"
-            "  \"router\": {\"escalate_below\": 0.8, \"stop_below\": 0.2, \"deadline_ms\": 10000, \"max_tokens\": 64},\n"
+            "  \"router\": {\"escalate_below\": 0.6, \"stop_below\": 0.1, \"deadline_ms\": 10000, \"max_tokens\": 64},\n"
             "  \"purposes\": [{\"id\": \"answer_question\", \"text\": \"Answer what the model on this device cannot.\", \"text_version\": 1}],\n"
             "  \"endpoints\": [\n%s\n  ],\n"
             "  \"rules\": [\n"

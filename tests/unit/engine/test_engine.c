@@ -209,9 +209,9 @@ static double logprob_of(const float *logits, uint32_t n_vocab, int32_t token, d
     return -*behind_best - log(sum);
 }
 
-/* The golden numbers are of the trainer's f32 activations.  Eight-bit activations move a log-probability by up to 0.022 on these
- * answers (llama.cpp's by up to 0.029), so a token that the trainer nearly tossed a coin for may fall the other way. */
-#define GOLDEN_TOLERANCE 0.05
+/* The golden numbers are of the trainer's f32 activations.  Eight-bit activations move the log-probabilities of these 318 tokens by up to
+ * 0.064 (rms 0.009), llama.cpp's by up to 0.063 (rms 0.008), so a token that the trainer nearly tossed a coin for may fall the other way. */
+#define GOLDEN_TOLERANCE 0.08
 
 /* True when the greedy answer is the golden one, token by token. */
 static bool check_golden(sluice_engine *e, const sluice_json *entry)
