@@ -77,6 +77,8 @@ static void finish(sluice_machine *m, sluice_outcome outcome, sluice_route route
 
 static bool consent_is_missing(const sluice_machine *m)
 {
+    if (m->cloud_status != SLUICE_OK) /* the cloud was tried: consent was there */
+        return false;
     if (sluice_reason_is_consent(m->gate_reason))
         return true;
     for (size_t i = 0; i < m->decision.n_clouds; i++)
@@ -309,6 +311,16 @@ static void on_consent(sluice_machine *m, bool is_granted, uint64_t now_us)
     without_cloud(m, now_us);
 }
 
+static sluice_reason failure_reason(sluice_status status)
+{
+    switch (status) {
+    case SLUICE_ERR_PIN_MISMATCH: return SLUICE_REASON_CLOUD_PIN_MISMATCH;
+    case SLUICE_ERR_TLS: return SLUICE_REASON_CLOUD_TLS;
+    case SLUICE_ERR_TRUNCATED: return SLUICE_REASON_CLOUD_TRUNCATED;
+    default: return SLUICE_REASON_CLOUD_FAILED;
+    }
+}
+
 static void on_gate(sluice_machine *m, const sluice_machine_event *e, uint64_t now_us)
 {
     if (m->state != SLUICE_MACHINE_GATE || e->attempt != m->attempt || m->gate_granted)
@@ -325,7 +337,8 @@ static void on_gate(sluice_machine *m, const sluice_machine_event *e, uint64_t n
         ask_consent(m);
         return;
     }
-    note(m, m->gate_reason);
+    /* A repeated attempt that the gate refuses (a consent for once is used up) leaves the first one's failure as the cause. */
+    note(m, m->cloud_status != SLUICE_OK ? failure_reason(m->cloud_status) : m->gate_reason);
     record(m, m->gate_reason, e->status);
     without_cloud(m, now_us);
 }
@@ -336,16 +349,6 @@ static void on_cloud_text(sluice_machine *m, sluice_span text)
         emit(m, SLUICE_MA_RESTART);
     m->cloud_delivered = true;
     emit(m, SLUICE_MA_DELIVER)->text = text;
-}
-
-static sluice_reason failure_reason(sluice_status status)
-{
-    switch (status) {
-    case SLUICE_ERR_PIN_MISMATCH: return SLUICE_REASON_CLOUD_PIN_MISMATCH;
-    case SLUICE_ERR_TLS: return SLUICE_REASON_CLOUD_TLS;
-    case SLUICE_ERR_TRUNCATED: return SLUICE_REASON_CLOUD_TRUNCATED;
-    default: return SLUICE_REASON_CLOUD_FAILED;
-    }
 }
 
 /* RFC 9458, 6.5: a request that may have been processed is never repeated.  A wrong identity is no passing fault. */

@@ -180,6 +180,21 @@ static void only_what_was_not_sent_is_tried_again_and_each_try_asks_the_gate(voi
     assert_int_equal(find(&r, SLUICE_MA_FINISH)->status, SLUICE_ERR_PIN_MISMATCH);
 }
 
+static void a_second_attempt_without_consent_is_a_failure_of_the_first(void **state)
+{
+    rig r;
+    (void)state;
+    start(&r, SLUICE_MODE_CLOUD_ONLY, SLUICE_REASON_CONSENT_MISSING, true);
+    step(&r, (sluice_machine_event){ .kind = SLUICE_ME_CONSENT, .is_granted = true });
+    step(&r, (sluice_machine_event){ .kind = SLUICE_ME_GATE_GRANTED, .attempt = 1 });
+    step(&r, (sluice_machine_event){ .kind = SLUICE_ME_CLOUD_FAILED, .attempt = 1, .status = SLUICE_ERR_NETWORK });
+    step(&r, (sluice_machine_event){ .kind = SLUICE_ME_TIMER, .timer = SLUICE_TIMER_BACKOFF });
+    step(&r, (sluice_machine_event){ .kind = SLUICE_ME_GATE_REFUSED, .attempt = 2, .reason = SLUICE_REASON_CONSENT_MISSING });
+    assert_int_equal(find(&r, SLUICE_MA_FINISH)->outcome, SLUICE_OUTCOME_FAILED);
+    assert_int_equal(find(&r, SLUICE_MA_FINISH)->status, SLUICE_ERR_NETWORK);
+    assert_true(test_has_reason(r.m.reasons, r.m.n_reasons, SLUICE_REASON_CLOUD_FAILED));
+}
+
 static void a_stream_that_breaks_after_text_is_truncated_never_answered(void **state)
 {
     rig r;
@@ -303,6 +318,7 @@ int main(void)
         cmocka_unit_test(consent_is_asked_for_once_and_a_no_is_final),
         cmocka_unit_test(a_gate_that_refuses_ends_in_a_refusal_or_the_local_answer),
         cmocka_unit_test(only_what_was_not_sent_is_tried_again_and_each_try_asks_the_gate),
+        cmocka_unit_test(a_second_attempt_without_consent_is_a_failure_of_the_first),
         cmocka_unit_test(a_stream_that_breaks_after_text_is_truncated_never_answered),
         cmocka_unit_test(revoking_cancels_the_cloud_at_once),
         cmocka_unit_test(the_deadline_ends_every_state),
