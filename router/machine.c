@@ -111,7 +111,7 @@ static void start_local(sluice_machine *m)
 {
     m->state = SLUICE_MACHINE_LOCAL;
     m->local_running = true;
-    m->local_finished = m->local_truncated = m->local_has_text = m->local_delivered = false;
+    m->local_finished = m->local_truncated = m->local_delivered = false;
     m->confidence = -1.0f;
     sluice_confidence_init(&m->local);
     emit(m, SLUICE_MA_START_LOCAL);
@@ -251,7 +251,6 @@ static void on_local_token(sluice_machine *m, const sluice_machine_event *e, uin
     if (e->is_declined)
         note(m, SLUICE_REASON_OUT_OF_DOMAIN);
     m->confidence = sluice_confidence_value(&m->local, &m->calibration);
-    m->local_has_text = m->local_has_text || e->text.len > 0;
     if (m->stream == SLUICE_STREAM_NOW && e->text.len > 0) {
         emit(m, SLUICE_MA_DELIVER)->text = e->text;
         m->local_delivered = true;

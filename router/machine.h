@@ -105,10 +105,10 @@ typedef struct sluice_machine {
     sluice_confidence local;
     sluice_calibration calibration;
     float confidence;               /* of the local answer so far; < 0 before the first token */
-    bool local_running, local_finished, local_truncated, local_has_text, local_delivered;
+    bool local_running, local_finished, local_truncated, local_delivered;
     bool local_is_last_resort;      /* this local run's answer is given whatever its confidence */
     bool gate_granted;              /* by a GATE_GRANTED event of the current attempt */
-    bool asked, cloud_delivered, reported_restart;
+    bool asked, cloud_delivered;
     sluice_reason gate_reason;      /* why the cloud was not permitted, where it was not */
     sluice_status cloud_status;     /* how the last cloud attempt failed, where it did */
     sluice_reason reasons[SLUICE_REASONS_MAX];

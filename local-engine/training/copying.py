@@ -2,7 +2,7 @@
 """Two minutes of nothing but copying, between the two runs of train.py (see README.md).
 
 Short requests of made-up words, answered by spans of them.  Mixed with real data from the start, the network does not find the trick in an hour; alone, at a
-high learning rate and on short requests, it finds it in about 150 steps (the loss on copied tokens falls from 8 to below 0.5), and keeps it
+high learning rate and on short requests, it finds it in about 200 steps (the loss falls from 6.1 to 0.2 in 225), and keeps it
 when real data come back.
 """
 import argparse

@@ -181,7 +181,7 @@ typedef struct sluice_request {
     const sluice_message *messages; /* (n_messages), oldest first; the last is the user's; at most 256 messages, 1 MiB together */
     size_t n_messages;
     uint32_t deadline_ms;     /* from submit to the terminal event; 0 takes the policy's */
-    const char *domain;       /* hint such as "banking", or NULL */
+    const char *domain;       /* hint such as "banking", or NULL; copied, but nothing is decided by it yet */
     const char *purpose;      /* a purpose id of the policy; NULL takes the policy's first */
     sluice_privacy privacy;
     sluice_data_classes extra_classes; /* what the app knows the text to contain, beside what is found in it */
