@@ -1,7 +1,7 @@
 # SluiceDeps.cmake - the third-party libraries as imported targets sluice_dep::<name>
 #
 #   sodium   used by sdk/crypto            <sodium.h>
-#   cjson    used by sdk/base              <cjson/cJSON.h>
+#   cjson    used by samples/gateway       <cjson/cJSON.h>
 #   curl     used by cloud-adapters        <curl/curl.h>     brings its TLS library
 #   mbedtls  used by samples/gateway       <mbedtls/ssl.h>
 #   cmocka   used by tests                 <cmocka.h>
@@ -62,20 +62,22 @@ if(SLUICE_DEPS STREQUAL "bundled")
   if(SLUICE_WITH_HTTP2)
     list(APPEND _parts nghttp2)
   endif()
-  sluice_deps_prefix(SLUICE_DEPS_PREFIX ${_parts} curl)
+  if(NOT SLUICE_ONLY) # the engine needs none of them
+    sluice_deps_prefix(SLUICE_DEPS_PREFIX ${_parts} curl)
 
-  set(_p "${SLUICE_DEPS_PREFIX}")
-  _sluice_dep(sodium "${_p}/libsodium" ARCHIVES libsodium.a DEFINITIONS SODIUM_STATIC=1 LINKS Threads::Threads)
-  _sluice_dep(cjson "${_p}/cjson" ARCHIVES libcjson.a DEFINITIONS CJSON_NESTING_LIMIT=64 CJSON_HIDE_SYMBOLS)
-  _sluice_dep(mbedtls "${_p}/mbedtls" LINKS Threads::Threads
-              ARCHIVES libmbedtls.a libmbedx509.a libmbedcrypto.a libeverest.a libp256m.a)
-  set(_http2 "")
-  if(SLUICE_WITH_HTTP2)
-    _sluice_dep(nghttp2 "${_p}/nghttp2" ARCHIVES libnghttp2.a DEFINITIONS NGHTTP2_STATICLIB)
-    set(_http2 sluice_dep::nghttp2)
+    set(_p "${SLUICE_DEPS_PREFIX}")
+    _sluice_dep(cjson "${_p}/cjson" ARCHIVES libcjson.a DEFINITIONS CJSON_NESTING_LIMIT=64 CJSON_HIDE_SYMBOLS)
+    _sluice_dep(sodium "${_p}/libsodium" ARCHIVES libsodium.a DEFINITIONS SODIUM_STATIC=1 LINKS Threads::Threads)
+    _sluice_dep(mbedtls "${_p}/mbedtls" LINKS Threads::Threads
+                ARCHIVES libmbedtls.a libmbedx509.a libmbedcrypto.a libeverest.a libp256m.a)
+    set(_http2 "")
+    if(SLUICE_WITH_HTTP2)
+      _sluice_dep(nghttp2 "${_p}/nghttp2" ARCHIVES libnghttp2.a DEFINITIONS NGHTTP2_STATICLIB)
+      set(_http2 sluice_dep::nghttp2)
+    endif()
+    _sluice_dep(curl "${_p}/curl" ARCHIVES libcurl.a DEFINITIONS CURL_STATICLIB
+                LINKS ${_http2} sluice_dep::mbedtls Threads::Threads)
   endif()
-  _sluice_dep(curl "${_p}/curl" ARCHIVES libcurl.a DEFINITIONS CURL_STATICLIB
-              LINKS ${_http2} sluice_dep::mbedtls Threads::Threads)
   foreach(_name IN ITEMS curl nghttp2 mbedtls sodium cjson)
     list(APPEND SLUICE_DEP_ARCHIVES ${SLUICE_DEP_${_name}_ARCHIVES})
   endforeach()

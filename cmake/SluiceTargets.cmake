@@ -34,6 +34,10 @@ endif()
 # kernels that want one name it.  File names in assertions begin at the root, wherever that lies.
 add_compile_options(-ffunction-sections -fdata-sections -fstack-protector-strong -ffp-contract=off
                     "-fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=")
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)
+  # 64-bit file sizes and inode numbers: else stat() and readdir() fail on large disks with EOVERFLOW
+  add_compile_definitions(_FILE_OFFSET_BITS=64)
+endif()
 if(APPLE)
   add_link_options(-Wl,-dead_strip)
 else()

@@ -31,6 +31,8 @@ automake                                    automake
 libtoolize                                  libtool
 aarch64-linux-gnu-gcc                       gcc-aarch64-linux-gnu
 /usr/aarch64-linux-gnu/include/stdio.h      libc6-dev-arm64-cross
+arm-linux-gnueabihf-gcc                     gcc-arm-linux-gnueabihf
+/usr/arm-linux-gnueabihf/include/stdio.h    libc6-dev-armhf-cross
 qemu-aarch64-static                         qemu-user-static
 python3                                     python3
 ip                                          iproute2

@@ -77,7 +77,15 @@ const char *sluice_tensor_type_name(uint32_t type)
 
 bool sluice_tensor_type_is_supported(uint32_t type)
 {
-    return type == SLUICE_TENSOR_F32 || type == SLUICE_TENSOR_F16 || type == SLUICE_TENSOR_Q4_0 || type == SLUICE_TENSOR_Q8_0;
+    switch (type) {
+    case SLUICE_TENSOR_F32: case SLUICE_TENSOR_F16: case SLUICE_TENSOR_BF16: case SLUICE_TENSOR_Q4_0: case SLUICE_TENSOR_Q4_1:
+    case SLUICE_TENSOR_Q5_0: case SLUICE_TENSOR_Q5_1: case SLUICE_TENSOR_Q8_0: case SLUICE_TENSOR_Q2_K: case SLUICE_TENSOR_Q3_K:
+    case SLUICE_TENSOR_Q4_K: case SLUICE_TENSOR_Q5_K: case SLUICE_TENSOR_Q6_K: case SLUICE_TENSOR_IQ4_NL: case SLUICE_TENSOR_IQ4_XS:
+    case SLUICE_TENSOR_MXFP4:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool sluice_tensor_type_block(uint32_t type, uint32_t *n_elements, uint32_t *n_bytes)
@@ -103,7 +111,8 @@ const char *sluice_gguf_file_type_name(uint32_t file_type)
     static const char *const names[] = {
         [0] = "F32",     [1] = "F16",     [2] = "Q4_0",    [3] = "Q4_1",    [7] = "Q8_0",    [8] = "Q5_0",
         [9] = "Q5_1",    [10] = "Q2_K",   [11] = "Q3_K_S", [12] = "Q3_K_M", [13] = "Q3_K_L", [14] = "Q4_K_S",
-        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M", [18] = "Q6_K",   [32] = "BF16",
+        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M", [18] = "Q6_K",   [21] = "Q2_K_S", [25] = "IQ4_NL",
+        [30] = "IQ4_XS", [32] = "BF16",   [38] = "MXFP4",
     };
 
     return file_type < sizeof names / sizeof names[0] && names[file_type] != NULL ? names[file_type] : "unknown";
@@ -422,7 +431,7 @@ static sluice_status read_tensor(reader *r, sluice_gguf_tensor *t)
         return st;
     if (tensor_type_of(t->type) == NULL)
         return fail(r->err, SLUICE_ERR_UNSUPPORTED, type_at,
-                    "gguf: unknown tensor type %" PRIu32 " in \"%.*s\"; this build reads F32, F16, Q4_0, Q8_0", t->type, SPAN_ARGS(t->name));
+                    "gguf: unknown tensor type %" PRIu32 " in \"%.*s\"; this build computes with F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4", t->type, SPAN_ARGS(t->name));
     if (!sluice_tensor_row_bytes(t->type, t->ne[0], &row_bytes))
         return bad_tensor(t, type_at, r->err, "a row of its type cannot have this many elements:", t->ne[0]);
     if (!sluice_mul_u64(row_bytes, n_elements / t->ne[0], &bytes))
@@ -877,9 +886,9 @@ sluice_status sluice_gguf_tensor_get(const sluice_gguf *g, const char *name, con
     if (t == NULL)
         return sluice_error_set(err, SLUICE_ERR_NOT_FOUND, "gguf: the model has no tensor \"%s\"", name);
     if (!sluice_tensor_type_is_supported(t->type)) {
-        st = fail(err, SLUICE_ERR_UNSUPPORTED, t->offset, "gguf: unsupported tensor type %s in \"%s\"; this build reads F32, F16, Q4_0, Q8_0",
+        st = fail(err, SLUICE_ERR_UNSUPPORTED, t->offset, "gguf: unsupported tensor type %s in \"%s\"; this build computes with F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4",
                   sluice_tensor_type_name(t->type), name);
-        sluice_error_hint(err, "use a Q4_0 or Q8_0 file of the same model");
+        sluice_error_hint(err, "use a Q4_K_M, Q4_0 or Q8_0 file of the same model");
         return st;
     }
     *out = t;

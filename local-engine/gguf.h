@@ -6,7 +6,7 @@
  * strings, arrays and tensor data are borrowed from the mapping and live as long as the sluice_gguf.
  *
  * Versions 2 and 3, little-endian (version 3's big-endian form and version 1 are refused).  Known tensor types are indexed whatever
- * they are, so that a file can be described; only F32, F16, Q4_0 and Q8_0 come out of sluice_gguf_tensor_get().
+ * they are, so that a file can be described; only those of sluice_tensor_type come out of sluice_gguf_tensor_get().
  *
  * Threads: an open sluice_gguf is immutable; read it from any thread.
  *
@@ -37,7 +37,10 @@ typedef enum sluice_gguf_type {
 
 /* Tensor types that this build computes with, as numbered in the file. */
 typedef enum sluice_tensor_type {
-    SLUICE_TENSOR_F32 = 0, SLUICE_TENSOR_F16 = 1, SLUICE_TENSOR_Q4_0 = 2, SLUICE_TENSOR_Q8_0 = 8
+    SLUICE_TENSOR_F32 = 0, SLUICE_TENSOR_F16 = 1, SLUICE_TENSOR_Q4_0 = 2, SLUICE_TENSOR_Q4_1 = 3, SLUICE_TENSOR_Q5_0 = 6,
+    SLUICE_TENSOR_Q5_1 = 7, SLUICE_TENSOR_Q8_0 = 8, SLUICE_TENSOR_Q2_K = 10, SLUICE_TENSOR_Q3_K = 11, SLUICE_TENSOR_Q4_K = 12,
+    SLUICE_TENSOR_Q5_K = 13, SLUICE_TENSOR_Q6_K = 14, SLUICE_TENSOR_IQ4_NL = 20, SLUICE_TENSOR_IQ4_XS = 23,
+    SLUICE_TENSOR_BF16 = 30, SLUICE_TENSOR_MXFP4 = 39
 } sluice_tensor_type;
 
 typedef struct sluice_gguf sluice_gguf; /* opaque */

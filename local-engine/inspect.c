@@ -1,8 +1,7 @@
 /* inspect.c - describe a model file as JSON, without loading it.
  *
- * What the file says (metadata, tensors), what this build makes of it (tokenizer, prompt format), and what stands in the way of
- * running it ("problems").  Long strings and arrays are summarised.  Whether the architecture can run is the model's business: it
- * reads the same metadata when the engine opens.
+ * What the file says (metadata, tensors, how many weights of which type), what this build makes of it (tokenizer, prompt format, memory that opening
+ * takes), and what stands in the way of running it ("problems", and under "memory" what opening would say).  Long strings and arrays are summarised.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -71,18 +70,72 @@ static void write_value(sluice_json_writer *w, const sluice_gguf *g, const sluic
     }
 }
 
-static uint64_t count_parameters(const sluice_gguf *g)
+/* Of the tensors of one type; TYPES: of all. */
+enum { TYPES = 64 };
+
+typedef struct amount {
+    uint64_t n_tensors, n_parameters, n_bytes;
+} amount;
+
+static amount amount_of(const sluice_gguf *g, uint32_t type)
 {
-    uint64_t n = 0, each;
+    amount a = { 0, 0, 0 };
 
     for (size_t i = 0; i < sluice_gguf_n_tensors(g); i++) {
         const sluice_gguf_tensor *t = sluice_gguf_tensor_at(g, i);
 
-        each = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; /* fits int64, and all together fit the file times 16 */
-        if (!sluice_add_u64(n, each, &n))
-            return UINT64_MAX;
+        if (type != TYPES && t->type != type)
+            continue;
+        a.n_tensors++;
+        a.n_parameters += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; /* all of them lie in the file, with half a bit each at least: no overflow */
+        a.n_bytes += t->bytes;
     }
-    return n;
+    return a;
+}
+
+static void write_types(sluice_json_writer *w, const sluice_gguf *g)
+{
+    sluice_json_array_open(w, "types");
+    for (uint32_t type = 0; type < TYPES; type++) {
+        const amount a = amount_of(g, type);
+
+        if (a.n_tensors == 0)
+            continue;
+        sluice_json_object_open(w, NULL);
+        sluice_json_str(w, "type", sluice_tensor_type_name(type));
+        sluice_json_uint(w, "n_tensors", a.n_tensors);
+        sluice_json_uint(w, "n_parameters", a.n_parameters);
+        sluice_json_uint(w, "bytes", a.n_bytes);
+        sluice_json_object_close(w);
+    }
+    sluice_json_array_close(w);
+}
+
+/* What opening would take with the context that the engine chooses by itself; or why it would not open. */
+static sluice_status write_memory(sluice_json_writer *w, const char *path, const sluice_platform *platform, const sluice_allocator *al, sluice_error *err)
+{
+    sluice_error problem = SLUICE_ERROR_INIT;
+    sluice_engine_options options;
+    sluice_engine_estimate need;
+    sluice_status st;
+
+    sluice_engine_options_init(&options);
+    st = sluice_engine_estimate_memory(&need, path, &options, platform, al, &problem);
+    if (st == SLUICE_ERR_NO_MEMORY)
+        return sluice_error_set(err, st, "%s", problem.message);
+    sluice_json_object_open(w, "memory");
+    if (st == SLUICE_OK) {
+        sluice_json_uint(w, "context_tokens", need.context_tokens);
+        sluice_json_uint(w, "mapped_bytes", need.mapped_bytes);
+        sluice_json_uint(w, "touched_bytes", need.touched_bytes);
+        sluice_json_uint(w, "kv_bytes", need.kv_bytes);
+        sluice_json_uint(w, "scratch_bytes", need.scratch_bytes);
+        sluice_json_uint(w, "total_bytes", need.total_bytes);
+    } else {
+        sluice_json_str(w, "problem", problem.message);
+    }
+    sluice_json_object_close(w);
+    return SLUICE_OK;
 }
 
 static void write_tensors(sluice_json_writer *w, const sluice_gguf *g)
@@ -127,10 +180,11 @@ static void write_tokenizer(sluice_json_writer *w, const sluice_gguf *g, const s
 /* The tokenizer and the prompt format, or why not. */
 static sluice_status write_text_half(sluice_json_writer *w, const sluice_gguf *g, const sluice_allocator *al, sluice_error *problem)
 {
-    sluice_prompt prompt = { SLUICE_PROMPT_UNKNOWN, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE, SLUICE_TOKEN_NONE };
+    sluice_prompt prompt;
     sluice_tokenizer *t = NULL;
     sluice_status st = sluice_tokenizer_open(&t, g, al, problem);
 
+    memset(&prompt, 0, sizeof prompt);
     if (st == SLUICE_OK) {
         write_tokenizer(w, g, t);
         st = sluice_prompt_init(&prompt, g, t, problem);
@@ -163,6 +217,7 @@ static void write_problems(sluice_json_writer *w, const sluice_gguf *g, const sl
 
 static void write_head(sluice_json_writer *w, const sluice_gguf *g)
 {
+    const amount all = amount_of(g, TYPES);
     sluice_span text = SLUICE_SPAN_EMPTY;
     uint32_t file_type = UINT32_MAX;
 
@@ -177,14 +232,19 @@ static void write_head(sluice_json_writer *w, const sluice_gguf *g)
         write_string(w, "name", text);
     if (sluice_gguf_get_u32(g, "general.file_type", &file_type, NULL) == SLUICE_OK)
         sluice_json_str(w, "file_type", sluice_gguf_file_type_name(file_type));
-    sluice_json_uint(w, "n_parameters", count_parameters(g));
-    sluice_json_uint(w, "n_tensors", sluice_gguf_n_tensors(g));
+    sluice_json_uint(w, "n_parameters", all.n_parameters);
+    if (all.n_parameters > 0)
+        sluice_json_num(w, "bits_per_weight", 8.0 * (double)all.n_bytes / (double)all.n_parameters, 3);
+    sluice_json_uint(w, "n_tensors", all.n_tensors);
+    write_types(w, g);
 }
 
-static sluice_status describe(const sluice_gguf *g, const sluice_allocator *al, sluice_buf *json, sluice_error *err)
+static sluice_status describe(const sluice_gguf *g, const char *path, const sluice_platform *platform, const sluice_allocator *al, sluice_buf *json,
+                              sluice_error *err)
 {
     sluice_error problem = SLUICE_ERROR_INIT;
     sluice_json_writer w;
+    sluice_status st;
 
     sluice_json_begin(&w, json);
     sluice_json_object_open(&w, NULL);
@@ -192,6 +252,9 @@ static sluice_status describe(const sluice_gguf *g, const sluice_allocator *al, 
     if (write_text_half(&w, g, al, &problem) == SLUICE_ERR_NO_MEMORY)
         return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "%s", problem.message);
     write_problems(&w, g, &problem);
+    st = write_memory(&w, path, platform, al, err);
+    if (st != SLUICE_OK)
+        return st;
     sluice_json_object_open(&w, "metadata");
     for (size_t i = 0; i < sluice_gguf_n_values(g); i++)
         write_value(&w, g, sluice_gguf_value_at(g, i));
@@ -208,7 +271,7 @@ sluice_status sluice_engine_inspect(const char *path, const sluice_platform *pla
     sluice_status st = sluice_gguf_open(&g, path, platform, al, err);
 
     if (st == SLUICE_OK)
-        st = describe(g, al, json, err);
+        st = describe(g, path, platform, al, json, err);
     sluice_gguf_close(g);
     if (st != SLUICE_OK)
         sluice_buf_clear(json);

@@ -2,6 +2,8 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 set(SLUICE_ENGINE_TEXT_SOURCES
+  chat_template.c
+  chat_tools.c
   gguf.c
   inspect.c
   prompt.c
@@ -9,6 +11,7 @@ set(SLUICE_ENGINE_TEXT_SOURCES
   tokenizer.c
   tokenizer_bpe.c
   tokenizer_spm.c
+  tokenizer_wordpiece.c
   unicode.c
   unicode_table.c)
 

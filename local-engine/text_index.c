@@ -6,11 +6,14 @@
 
 #define HASH_START 2166136261u /* FNV's */
 
-enum { BUDGET_PER_ENTRY = 32, BUDGET_BASE = 4096, SLOTS_MIN = 16 };
+enum { BUDGET_PER_ENTRY = 32, BUDGET_BASE = 4096, NUMBER_BITS = 21 };
 
+#define NUMBER_MASK ((1u << NUMBER_BITS) - 1)
+
+/* Number + 1 in the low bits, 0 for a free slot; above it a part of the hash that the place in the table does not tell, so that
+ * nearly every text that is compared is the one looked for. */
 typedef struct sluice_text_slot {
-    uint32_t hash;
-    uint32_t number_plus_1; /* 0: free */
+    uint32_t word;
 } slot;
 
 /* FNV-1a, then a finisher (the multiply of FNV leaves the low bits of the last byte poorly mixed). */
@@ -43,13 +46,26 @@ static bool is_text(const sluice_text_index *ix, uint32_t number, sluice_span a,
     return (a.len == 0 || memcmp(text.ptr, a.ptr, a.len) == 0) && (b.len == 0 || memcmp(text.ptr + a.len, b.ptr, b.len) == 0);
 }
 
+/* Two thirds full at most. */
 static uint32_t slots_for(uint32_t n_max)
 {
-    uint32_t n = SLOTS_MIN;
+    return n_max + n_max / 2 + 4;
+}
 
-    while (n / 2 < n_max && n < 1u << 30)
-        n *= 2;
-    return n;
+/* Where to begin, from the high bits of the hash. */
+static uint32_t first_slot(const sluice_text_index *ix, uint32_t hash)
+{
+    return (uint32_t)((uint64_t)hash * ix->n_slots >> 32);
+}
+
+static uint32_t next_slot(const sluice_text_index *ix, uint32_t at)
+{
+    return at + 1 < ix->n_slots ? at + 1 : 0;
+}
+
+static uint32_t tag_of(uint32_t hash)
+{
+    return hash << NUMBER_BITS;
 }
 
 uint64_t sluice_text_index_bytes(uint32_t n_max)
@@ -60,10 +76,11 @@ uint64_t sluice_text_index_bytes(uint32_t n_max)
 bool sluice_text_index_init(sluice_text_index *ix, uint32_t n_max, sluice_span (*text_of)(const void *user, uint32_t number), const void *user,
                             const sluice_allocator *al)
 {
-    uint32_t n = slots_for(n_max);
+    uint32_t n;
 
-    if (n / 2 < n_max)
+    if (n_max >= NUMBER_MASK)
         return false;
+    n = slots_for(n_max);
     ix->slots = sluice_alloc_array(al, n, sizeof(slot));
     if (ix->slots == NULL)
         return false;
@@ -85,36 +102,32 @@ void sluice_text_index_deinit(sluice_text_index *ix)
 sluice_text_added sluice_text_index_add(sluice_text_index *ix, uint32_t number)
 {
     sluice_span text = ix->text_of(ix->user, number);
-    uint32_t mask = ix->n_slots - 1;
     uint32_t hash = hash_of(text, SLUICE_SPAN_EMPTY);
 
-    for (uint32_t at = hash & mask;; at = (at + 1) & mask) {
+    for (uint32_t at = first_slot(ix, hash);; at = next_slot(ix, at)) {
         slot *s = &ix->slots[at];
 
         if (ix->probes_left == 0)
             return SLUICE_TEXT_EXHAUSTED;
         ix->probes_left--;
-        if (s->number_plus_1 == 0) {
-            s->hash = hash;
-            s->number_plus_1 = number + 1;
+        if (s->word == 0) {
+            s->word = tag_of(hash) | (number + 1);
             return SLUICE_TEXT_ADDED;
         }
-        if (s->hash == hash && is_text(ix, s->number_plus_1 - 1, text, SLUICE_SPAN_EMPTY))
+        if ((s->word & ~NUMBER_MASK) == tag_of(hash) && is_text(ix, (s->word & NUMBER_MASK) - 1, text, SLUICE_SPAN_EMPTY))
             return SLUICE_TEXT_DUPLICATE;
     }
 }
 
 static uint32_t find_hashed(const sluice_text_index *ix, uint32_t hash, sluice_span a, sluice_span b)
 {
-    uint32_t mask = ix->n_slots - 1;
+    for (uint32_t at = first_slot(ix, hash);; at = next_slot(ix, at)) { /* ends: a third of the slots is free */
+        uint32_t word = ix->slots[at].word;
 
-    for (uint32_t at = hash & mask;; at = (at + 1) & mask) { /* ends: at least half of the slots are free */
-        const slot *s = &ix->slots[at];
-
-        if (s->number_plus_1 == 0)
+        if (word == 0)
             return SLUICE_TEXT_INDEX_NONE;
-        if (s->hash == hash && is_text(ix, s->number_plus_1 - 1, a, b))
-            return s->number_plus_1 - 1;
+        if ((word & ~NUMBER_MASK) == tag_of(hash) && is_text(ix, (word & NUMBER_MASK) - 1, a, b))
+            return (word & NUMBER_MASK) - 1;
     }
 }
 

@@ -14,6 +14,8 @@
  * Sleeping follows the usual two-sided check: a sleeper announces itself and looks once more, a caller publishes and then looks for
  * sleepers, all sequentially consistent, so one of the two sees the other.
  *
+ * Helpers that are not active wait on a condition of their own and are not counted as sleepers, so they cost a loop nothing.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "local-engine/threads.h"
@@ -33,7 +35,9 @@ struct sluice_pool {
     const sluice_allocator *al;
     sluice_mutex *mutex;
     sluice_cond *wake;          /* helpers wait for a ticket, the caller for the last item */
+    sluice_cond *activated;     /* helpers that are left out wait to be taken in */
     uint32_t n_threads, n_started;
+    _Atomic uint32_t n_active;  /* helpers below it take part; written under the mutex */
     sluice_pool_fn fn;
     void *arg;
     _Atomic uint64_t ticket;
@@ -71,7 +75,8 @@ static void run_items(sluice_pool *pool, uint32_t thread)
 {
     uint64_t ticket = atomic_load(&pool->ticket);
 
-    while (ticket_has_items(ticket)) {
+    /* A helper that is left out takes nothing: after the ticket it looks at n_active, and a ticket that is still there then is of before. */
+    while (ticket_has_items(ticket) && thread < atomic_load(&pool->n_active)) {
         const uint32_t n_items = (uint32_t)(ticket >> 16 & 0xffffu);
 
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1))
@@ -83,30 +88,41 @@ static void run_items(sluice_pool *pool, uint32_t thread)
     }
 }
 
-static bool has_work(sluice_pool *pool)
+static bool has_work(sluice_pool *pool, uint32_t thread)
 {
-    return ticket_has_items(atomic_load(&pool->ticket)) || atomic_load(&pool->closing);
+    return ticket_has_items(atomic_load(&pool->ticket)) || thread >= atomic_load(&pool->n_active) || atomic_load(&pool->closing);
 }
 
-static bool all_done(sluice_pool *pool)
+static bool all_done(sluice_pool *pool, uint32_t thread)
 {
+    (void)thread;
     return atomic_load(&pool->done) == (uint32_t)(atomic_load(&pool->ticket) >> 16 & 0xffffu);
 }
 
-static void wait_until(sluice_pool *pool, bool (*ready)(sluice_pool *))
+static void wait_until(sluice_pool *pool, bool (*ready)(sluice_pool *, uint32_t), uint32_t thread)
 {
     const sluice_platform *p = pool->platform;
 
     for (uint32_t i = 0; i < SPIN_ROUNDS; i++) {
-        if (ready(pool))
+        if (ready(pool, thread))
             return;
         relax();
     }
     p->mutex_lock(p->user, pool->mutex);
     atomic_fetch_add(&pool->n_sleeping, 1);
-    while (!ready(pool))
+    while (!ready(pool, thread))
         p->cond_wait(p->user, pool->wake, pool->mutex, UINT64_MAX);
     atomic_fetch_sub(&pool->n_sleeping, 1);
+    p->mutex_unlock(p->user, pool->mutex);
+}
+
+static void wait_until_active(sluice_pool *pool, uint32_t thread)
+{
+    const sluice_platform *p = pool->platform;
+
+    p->mutex_lock(p->user, pool->mutex);
+    while (thread >= atomic_load(&pool->n_active) && !atomic_load(&pool->closing))
+        p->cond_wait(p->user, pool->activated, pool->mutex, UINT64_MAX);
     p->mutex_unlock(p->user, pool->mutex);
 }
 
@@ -115,10 +131,13 @@ static void help(void *arg)
     helper *h = arg;
 
     for (;;) {
-        wait_until(h->pool, has_work);
+        wait_until(h->pool, has_work, h->index);
         if (atomic_load(&h->pool->closing))
             return;
-        run_items(h->pool, h->index);
+        if (h->index >= atomic_load(&h->pool->n_active))
+            wait_until_active(h->pool, h->index);
+        else
+            run_items(h->pool, h->index);
     }
 }
 
@@ -126,7 +145,7 @@ void sluice_pool_run(sluice_pool *pool, sluice_pool_fn fn, void *arg, uint32_t n
 {
     uint64_t generation;
 
-    if (pool->n_started == 0 || n_items <= 1) {
+    if (atomic_load(&pool->n_active) <= 1 || n_items <= 1) {
         for (uint32_t i = 0; i < n_items; i++)
             fn(arg, i, 0);
         return;
@@ -138,7 +157,7 @@ void sluice_pool_run(sluice_pool *pool, sluice_pool_fn fn, void *arg, uint32_t n
     atomic_store(&pool->ticket, generation << 32 | (uint64_t)n_items << 16);
     announce(pool);
     run_items(pool, 0);
-    wait_until(pool, all_done);
+    wait_until(pool, all_done, 0);
 }
 
 sluice_status sluice_pool_open(sluice_pool **out, const sluice_platform *platform, const sluice_allocator *al, uint32_t n_threads,
@@ -156,10 +175,13 @@ sluice_status sluice_pool_open(sluice_pool **out, const sluice_platform *platfor
     pool->platform = platform;
     pool->al = al;
     pool->n_threads = n_threads;
+    atomic_init(&pool->n_active, n_threads);
     if (n_threads > 1) {
         st = platform->mutex_create(platform->user, &pool->mutex, err);
         if (st == SLUICE_OK)
             st = platform->cond_create(platform->user, &pool->wake, err);
+        if (st == SLUICE_OK)
+            st = platform->cond_create(platform->user, &pool->activated, err);
     }
     for (uint32_t i = 1; st == SLUICE_OK && i < n_threads; i++) {
         helper *h = &pool->helpers[i];
@@ -186,11 +208,15 @@ void sluice_pool_close(sluice_pool *pool)
         return;
     p = pool->platform;
     if (pool->n_started > 0) {
+        p->mutex_lock(p->user, pool->mutex);
         atomic_store(&pool->closing, true);
+        p->cond_broadcast(p->user, pool->activated);
+        p->mutex_unlock(p->user, pool->mutex);
         announce(pool);
         for (uint32_t i = 1; i <= pool->n_started; i++)
             p->thread_join(p->user, pool->helpers[i].thread);
     }
+    p->cond_destroy(p->user, pool->activated);
     p->cond_destroy(p->user, pool->wake);
     p->mutex_destroy(p->user, pool->mutex);
     sluice_free(pool->al, pool, sizeof *pool);
@@ -199,6 +225,25 @@ void sluice_pool_close(sluice_pool *pool)
 uint32_t sluice_pool_n_threads(const sluice_pool *pool)
 {
     return pool->n_threads;
+}
+
+void sluice_pool_set_active(sluice_pool *pool, uint32_t n)
+{
+    const sluice_platform *p = pool->platform;
+
+    n = n < 1 ? 1 : n > pool->n_threads ? pool->n_threads : n;
+    if (n == atomic_load(&pool->n_active))
+        return;
+    p->mutex_lock(p->user, pool->mutex);
+    atomic_store(&pool->n_active, n);
+    p->cond_broadcast(p->user, pool->activated);
+    p->cond_broadcast(p->user, pool->wake); /* those that sleep there and are left out now go to sleep here */
+    p->mutex_unlock(p->user, pool->mutex);
+}
+
+uint32_t sluice_pool_n_active(const sluice_pool *pool)
+{
+    return atomic_load(&pool->n_active);
 }
 
 uint64_t sluice_pool_bytes(void)

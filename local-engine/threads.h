@@ -4,6 +4,8 @@
  * part: when no helper gets a core, the loop still finishes at the caller's speed.  Which thread runs an item never changes what it
  * computes.  Helpers spin for a moment after a loop, because the next one usually follows within microseconds, then sleep.
  *
+ * Between runs the number of threads that take part can be lowered and raised again, for a device that gets hot.  Those left out sleep where no loop wakes them.
+ *
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef SLUICE_LOCAL_ENGINE_THREADS_H
@@ -25,7 +27,10 @@ typedef void (*sluice_pool_fn)(void *arg, uint32_t item, uint32_t thread);
 sluice_status sluice_pool_open(sluice_pool **out, const sluice_platform *platform, const sluice_allocator *al, uint32_t n_threads,
                                sluice_error *err);
 void sluice_pool_close(sluice_pool *pool); /* accepts NULL; not during a run */
-uint32_t sluice_pool_n_threads(const sluice_pool *pool);
+uint32_t sluice_pool_n_threads(const sluice_pool *pool); /* as opened: thread indices are below it, whatever is active */
+/* From the next run on, n threads take part (clamped to [1, n_threads]), the caller among them.  Not during a run. */
+void sluice_pool_set_active(sluice_pool *pool, uint32_t n);
+uint32_t sluice_pool_n_active(const sluice_pool *pool);
 uint64_t sluice_pool_bytes(void); /* what opening allocates, the system's thread stacks aside */
 
 /* fn(arg, i, thread) for every i < n_items, in any order; returns when all are done.  One run at a time, from one thread at a time. */

@@ -1,7 +1,10 @@
 /* tokenizer_spm.c - SentencePiece-style byte-pair merging by score (tokenizer.ggml.model = "llama").
  *
- * Spaces become U+2581 and, with add_space_prefix, one more is put in front; then each code point is a symbol, and the neighbours
- * whose joined text is the token of the highest score merge first.  What is left and is no token is spelled in byte tokens.
+ * With add_space_prefix a space is put in front; then each code point is a symbol, and the neighbours whose joined text is the token of
+ * the highest score merge first.  What is left and is no token is spelled in byte tokens.
+ *
+ * Vocabularies write a space as U+2581.  That is undone on opening, so that the text is looked up as it is; a U+2581 in the text is then no
+ * token and is spelled in bytes, where SentencePiece would make a space of it: the text comes back as it was.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -10,19 +13,21 @@
 
 static const uint8_t space_mark[3] = { 0xe2, 0x96, 0x81 }; /* U+2581 */
 
-size_t sluice_spm_token_text(sluice_span raw, uint8_t *out)
+bool sluice_spm_token_text(sluice_span raw, uint8_t *out, size_t *n)
 {
-    size_t n = 0;
+    bool has_space = false; /* written with a space, which text never is: its spaces are looked up as marks */
 
+    *n = 0;
     for (size_t i = 0; i < raw.len;) {
         if (raw.len - i >= 3 && memcmp(raw.ptr + i, space_mark, 3) == 0) {
-            out[n++] = ' ';
+            out[(*n)++] = ' ';
             i += 3;
         } else {
-            out[n++] = raw.ptr[i++];
+            has_space = has_space || raw.ptr[i] == ' ';
+            out[(*n)++] = raw.ptr[i++];
         }
     }
-    return n;
+    return !has_space;
 }
 
 static sluice_status read_scores(sluice_tokenizer *t, const sluice_gguf *g, sluice_error *err)
@@ -51,21 +56,11 @@ static sluice_status read_scores(sluice_tokenizer *t, const sluice_gguf *g, slui
 
 sluice_status sluice_spm_open(sluice_tokenizer *t, const sluice_gguf *g, sluice_error *err)
 {
-    uint64_t offset = sluice_gguf_find(g, "tokenizer.ggml.tokens")->offset;
     sluice_status st = read_scores(t, g, err);
 
     t->wants_bos = true;
     t->add_space_prefix = true;
-    if (st == SLUICE_OK)
-        st = sluice_gguf_opt_bool(g, "tokenizer.ggml.add_space_prefix", &t->add_space_prefix, err);
-    if (st != SLUICE_OK)
-        return st;
-    if (!sluice_text_index_init(&t->words, t->n_vocab, sluice_tokenizer_raw, t, t->al))
-        return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "tokenizer: no memory for the index of %lu tokens", (unsigned long)t->n_vocab);
-    for (uint32_t i = 0; i < t->n_vocab && st == SLUICE_OK; i++)
-        if (t->types[i] == TOKEN_NORMAL && sluice_tokenizer_raw(t, i).len > 0)
-            st = sluice_tokenizer_add_word(t, i, offset, err);
-    return st;
+    return st == SLUICE_OK ? sluice_gguf_opt_bool(g, "tokenizer.ggml.add_space_prefix", &t->add_space_prefix, err) : st;
 }
 
 /* A number that is the smaller the higher the score: the bits of a float order like integers once negative ones are
@@ -93,26 +88,6 @@ static bool pair(const sluice_tokenizer *t, sluice_span text, const sluice_symbo
     return true;
 }
 
-/* The text with its spaces marked, into `out`; returns its length. */
-static size_t mark_spaces(sluice_span text, bool prefix, uint8_t *out)
-{
-    size_t n = 0;
-
-    if (prefix) {
-        memcpy(out, space_mark, 3);
-        n = 3;
-    }
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] == ' ') {
-            memcpy(out + n, space_mark, 3);
-            n += 3;
-        } else {
-            out[n++] = text.ptr[i];
-        }
-    }
-    return n;
-}
-
 static size_t make_symbols(const sluice_tokenizer *t, sluice_span text, sluice_symbol *symbols)
 {
     size_t n = 0;
@@ -131,44 +106,31 @@ static size_t make_symbols(const sluice_tokenizer *t, sluice_span text, sluice_s
     return n;
 }
 
-/* What no token says is spelled byte by byte; a space mark is spelled as the space that it stands for. */
-static sluice_status spell(sluice_encoder *e, sluice_span s)
-{
-    sluice_status st = SLUICE_OK;
-
-    if (s.len == 3 && memcmp(s.ptr, space_mark, 3) == 0)
-        return sluice_encoder_emit_byte(e, ' ');
-    for (size_t i = 0; i < s.len && st == SLUICE_OK; i++)
-        st = sluice_encoder_emit_byte(e, s.ptr[i]);
-    return st;
-}
-
 sluice_status sluice_spm_encode(sluice_encoder *e, sluice_span text)
 {
     const sluice_tokenizer *t = e->t;
-    size_t n_spaces = 0, n_marked, n_max, n, padded;
+    size_t prefix = t->add_space_prefix, n_max = text.len + prefix, symbols_bytes = n_max * MERGE_SCRATCH_BYTES, n;
     sluice_status st = SLUICE_OK;
     sluice_symbol *symbols;
     uint8_t *scratch;
 
-    /* Scratch, for a text of at most SLUICE_TOKENIZER_MAX_TEXT bytes: symbols, heap, marked text.  No overflow, also in 32 bits. */
-    for (size_t i = 0; i < text.len; i++)
-        n_spaces += text.ptr[i] == ' ';
-    n_max = text.len + 1;
-    n_marked = text.len + 2 * n_spaces + 3;
-    padded = n_max * MERGE_SCRATCH_BYTES;
-    scratch = sluice_encoder_scratch(e, padded + n_marked);
+    /* Scratch, for a text of at most SLUICE_TOKENIZER_MAX_TEXT bytes: symbols, heap, text.  No overflow, also in 32 bits. */
+    scratch = sluice_encoder_scratch(e, symbols_bytes + n_max);
     if (scratch == NULL)
         return SLUICE_ERR_NO_MEMORY;
     symbols = (sluice_symbol *)(void *)scratch;
-    text = sluice_span_of(scratch + padded, mark_spaces(text, t->add_space_prefix, scratch + padded));
+    scratch += symbols_bytes;
+    scratch[0] = ' ';
+    memcpy(scratch + prefix, text.ptr, text.len);
+    text = sluice_span_of(scratch, n_max);
     n = make_symbols(t, text, symbols);
     sluice_merge_symbols(t, text, symbols, n, (sluice_merge_candidate *)(void *)(symbols + n_max), pair);
     for (size_t i = 0; i < n && st == SLUICE_OK; i = symbols[i].next != UINT32_MAX ? symbols[i].next : n) {
         if (symbols[i].id != SLUICE_TOKEN_NONE)
             sluice_encoder_emit(e, symbols[i].id);
         else
-            st = spell(e, sluice_span_of(text.ptr + symbols[i].start, symbols[i].len));
+            for (size_t k = symbols[i].start; k < symbols[i].start + symbols[i].len && st == SLUICE_OK; k++)
+                st = sluice_encoder_emit_byte(e, text.ptr[k]);
     }
     return st;
 }

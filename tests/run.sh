@@ -1,9 +1,9 @@
 #!/bin/sh
 # run.sh - build Sluice in each of its builds and run all tests
 #
-#   tests/run.sh [dev] [asan] [tsan] [arm64] [bench] [fuzz] [coverage] [system]
+#   tests/run.sh [dev] [asan] [tsan] [arm64] [arm32] [bench] [fuzz] [coverage] [system]
 #
-# Without arguments: dev, asan, tsan and arm64.  On Debian, as root, it first installs what is missing.
+# Without arguments: dev, asan, tsan, arm64 and arm32.  On Debian, as root, it first installs what is missing.
 # Everything long goes to build/log/<build>.txt; the last line sums up over all builds.
 #
 # Environment: SLUICE_TEST_DATA  folder with reference data for the tests that can use it
@@ -14,7 +14,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- dev asan tsan arm64
+[ $# -gt 0 ] || set -- dev asan tsan arm64 arm32
 jobs=${SLUICE_JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 logs=build/log
 mkdir -p "$logs"
@@ -32,7 +32,7 @@ choose() {
     dev | bench | coverage | system) echo "" ;;
     asan) echo "-LE bench" ;;
     tsan) echo "-L threads|integration" ;;
-    arm64) echo "-L unit|kernels|fuzz" ;;
+    arm64 | arm32) echo "-L unit|kernels|fuzz" ;;
     fuzz) echo "-L fuzz" ;;
     *) say "run.sh: there is no build '$1'" >&2; return 1 ;;
     esac
@@ -109,8 +109,17 @@ packages_log=$logs/packages.txt
 sh cmake/packages.sh tests "$packages_log" || { tail -n 20 "$packages_log"; exit 1; }
 
 for name in "$@"; do
-    if [ "$name" = arm64 ] && ! { command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64-static; } >/dev/null 2>&1; then
-        say "arm64: no cross compiler or emulator here, skipped"
+    case $name in
+    arm64) needs="aarch64-linux-gnu-gcc qemu-aarch64-static" ;;
+    arm32) needs="arm-linux-gnueabihf-gcc qemu-arm-static" ;;
+    *) needs="" ;;
+    esac
+    missing=""
+    for tool in $needs; do
+        command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
+    done
+    if [ -n "$missing" ]; then
+        say "$name: skipped, not here:$missing"
         skipped=$((skipped + 1))
         continue
     fi

@@ -1,30 +1,27 @@
 /* convert_llama2c.c - command: llama2.c checkpoint and tokenizer to a GGUF file.
  *
- *   convert_llama2c MODEL.bin TOKENIZER.bin OUT.gguf [f32|f16|q8_0|q4_0] [NAME]
+ *   convert_llama2c MODEL.bin TOKENIZER.bin OUT.gguf [TYPE] [NAME]       TYPE: f32, q8_0, q4_k … of every matrix
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <ctype.h>
 #include <stdio.h>
 
 #include "local-engine/tools/llama2c.h"
+#include "local-engine/tools/quantize.h"
 
 enum { FILE_BYTES_MAX = 1 << 30 };
 
 static bool parse_type(const char *text, sluice_tensor_type *out)
 {
-    static const struct {
-        const char *name;
-        sluice_tensor_type type;
-    } types[] = {
-        { "f32", SLUICE_TENSOR_F32 },
-        { "f16", SLUICE_TENSOR_F16 },
-        { "q8_0", SLUICE_TENSOR_Q8_0 },
-        { "q4_0", SLUICE_TENSOR_Q4_0 },
-    };
+    for (uint32_t type = 0; type < 64; type++) {
+        const char *name = sluice_tensor_type_name(type);
+        size_t i = 0;
 
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        if (strcmp(text, types[i].name) == 0) {
-            *out = types[i].type;
+        while (text[i] != '\0' && toupper((unsigned char)text[i]) == name[i])
+            i++;
+        if (text[i] == '\0' && name[i] == '\0' && sluice_can_quantize(type)) {
+            *out = (sluice_tensor_type)type;
             return true;
         }
     }
@@ -40,7 +37,7 @@ int main(int argc, char **argv)
     sluice_status st;
 
     if (argc < 4 || argc > 6 || (argc > 4 && !parse_type(argv[4], &type))) {
-        fprintf(stderr, "usage: convert_llama2c MODEL.bin TOKENIZER.bin OUT.gguf [f32|f16|q8_0|q4_0] [NAME]\n");
+        fprintf(stderr, "usage: convert_llama2c MODEL.bin TOKENIZER.bin OUT.gguf [TYPE] [NAME]\n");
         return 2;
     }
     sluice_buf_init(&model, NULL, FILE_BYTES_MAX);

@@ -80,6 +80,8 @@ static sluice_status write_tensor(converter *k, const char *name, sluice_span da
     sluice_tensor_type type = rows == 0 ? SLUICE_TENSOR_F32 : k->type;
     uint64_t ne[2] = { cols, rows }, bytes = 0;
     size_t n = data.len / sizeof(float);
+    sluice_error e = SLUICE_ERROR_INIT;
+    sluice_status st = SLUICE_ERR_NO_MEMORY;
     uint8_t *out;
     float *in;
 
@@ -91,12 +93,15 @@ static sluice_status write_tensor(converter *k, const char *name, sluice_span da
     out = sluice_alloc(k->al, (size_t)bytes);
     if (in != NULL && out != NULL) {
         memcpy(in, data.ptr, data.len);
-        sluice_quantize(type, in, n, out);
-        sluice_gguf_put_tensor(&k->w, name, (uint32_t)type, rows == 0 ? 1 : 2, ne, out, (size_t)bytes);
+        st = sluice_quantize_row((uint32_t)type, in, n, NULL, out, &e);
+        if (st == SLUICE_OK)
+            sluice_gguf_put_tensor(&k->w, name, (uint32_t)type, rows == 0 ? 1 : 2, ne, out, (size_t)bytes);
     }
     sluice_free(k->al, in, data.len);
     sluice_free(k->al, out, (size_t)bytes);
-    return in != NULL && out != NULL ? SLUICE_OK : sluice_error_set(k->err, SLUICE_ERR_NO_MEMORY, "llama2.c: no memory for \"%s\"", name);
+    if (st == SLUICE_ERR_NO_MEMORY)
+        return sluice_error_set(k->err, st, "llama2.c: no memory for \"%s\"", name);
+    return st == SLUICE_OK ? st : sluice_error_set(k->err, st, "llama2.c: \"%s\": %s", name, e.message);
 }
 
 static sluice_status convert_one(converter *k, const char *name, uint64_t cols, uint64_t rows)

@@ -1,32 +1,31 @@
-/* json.c - strict JSON reading (RFC 8259) on top of cJSON.
+/* json.c - strict JSON reading (RFC 8259).
  *
  *   text ── scan ──► count nodes and string bytes   (refuses everything that is not strict JSON, with its offset)
  *        ── scan ──► fill nodes: kind, offsets, links   (the same walk, now with memory)
- *        ── cJSON ─► adopt: unescaped strings and numbers, in the same document order
+ *        ── read ──► unescaped strings and numbers, in document order
  *        ── check ─► duplicate keys
  *
- * The scan is ours because cJSON lets too much pass and forgets places.  Once a text has passed it, cJSON
- * can only fail for want of memory.  cJSON allocates with libc's malloc: its hooks are global to the process, which an app
- * may share with us, so they cannot be pointed at an instance's allocator.  That memory is transient, bounded by the limits
- * below, and wiped before it is given back.
+ * Once a text has passed the first scan, nothing is left to go wrong but a number too large, a key that is there twice, and memory.
+ * A document takes one block of the instance's allocator.
  *
  * Every step is linear in the text, but for the duplicate check, which sorts the keys of an object: n log n comparisons
  * whatever the keys are (a hash table without a random seed could be made quadratic on purpose).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include <cjson/cJSON.h>
+#include <locale.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "sdk/base/json.h"
 
 enum {
     BYTES_MAX_DEFAULT = 1 << 20,
     DEPTH_MAX_DEFAULT = 32,
-    DEPTH_MAX = 64,     /* what cJSON is built for; the scan recurses as deep */
+    DEPTH_MAX = 64,     /* the scan recurses as deep */
     BYTES_PER_NODE = 8, /* a node takes eleven times that, so dense arrays are bounded by max_bytes / 8 values */
     NODES_MIN = 65536,
-    NUMBER_LEN_MAX = 63, /* cJSON up to 1.7.18 reads no more of a number */
+    NUMBER_LEN_MAX = 63,
     KEY_SHOWN_MAX = 64
 };
 
@@ -398,67 +397,115 @@ static sluice_status check_encoding(sluice_span text, sluice_error *err)
     return SLUICE_OK;
 }
 
-/* ---- adopt what cJSON made ------------------------------------------------------------------------------ */
+/* ---- values: the text is known to be strict JSON by now ------------------------------------------------------ */
 
-static char *adopt_string(sluice_json_doc *doc, const char *s, size_t *len)
+static char *put_utf8(char *out, uint32_t c)
 {
-    char *copy = doc->strings + doc->strings_used;
-
-    *len = strlen(s);
-    memcpy(copy, s, *len + 1);
-    doc->strings_used += *len + 1;
-    return copy;
+    if (c < 0x80) {
+        *out++ = (char)c;
+    } else if (c < 0x800) {
+        *out++ = (char)(0xc0 | c >> 6);
+        *out++ = (char)(0x80 | (c & 0x3f));
+    } else if (c < 0x10000) {
+        *out++ = (char)(0xe0 | c >> 12);
+        *out++ = (char)(0x80 | (c >> 6 & 0x3f));
+        *out++ = (char)(0x80 | (c & 0x3f));
+    } else {
+        *out++ = (char)(0xf0 | c >> 18);
+        *out++ = (char)(0x80 | (c >> 12 & 0x3f));
+        *out++ = (char)(0x80 | (c >> 6 & 0x3f));
+        *out++ = (char)(0x80 | (c & 0x3f));
+    }
+    return out;
 }
 
-/* Walk cJSON's tree beside ours: both are in document order, so the nodes come one after another.  Depth is bounded by the scan. */
-static sluice_status adopt(sluice_json_doc *doc, const cJSON *from, size_t *next, sluice_span text, sluice_error *err)
+/* What the escape at `at`, behind its backslash, means; *at moves behind it. */
+static char *put_escape(char *out, const scanner *s, size_t *at)
 {
-    sluice_json *node = &doc->nodes[(*next)++];
-    size_t len;
+    static const char letters[] = "bfnrt", meanings[] = "\b\f\n\r\t";
+    const uint8_t c = s->text.ptr[(*at)++];
+    const char *letter = strchr(letters, c);
+    uint32_t code;
 
-    if (from->string != NULL)
-        node->key = adopt_string(doc, from->string, &len);
-    if (node->kind == SLUICE_JSON_STRING)
-        node->string = adopt_string(doc, from->valuestring, &node->string_len);
-    if (node->kind == SLUICE_JSON_NUMBER) {
-        node->number = from->valuedouble;
-        if (!isfinite(node->number))
-            return at_place(text, node->offset, err, sluice_error_set(err, SLUICE_ERR_FORMAT, "json: number is too large"));
+    if (c != 'u') {
+        *out++ = letter != NULL ? meanings[letter - letters] : (char)c;
+        return out;
     }
-    for (const cJSON *child = from->child; child != NULL; child = child->next) {
-        sluice_status st = adopt(doc, child, next, text, err);
+    code = (uint32_t)hex4(s, *at);
+    *at += 4;
+    if (code >= 0xd800 && code <= 0xdbff) { /* the other half follows */
+        code = 0x10000 + ((code - 0xd800) << 10) + ((uint32_t)hex4(s, *at + 2) - 0xdc00);
+        *at += 6;
+    }
+    return put_utf8(out, code);
+}
 
-        if (st != SLUICE_OK)
-            return st;
+/* The string whose opening quote is at `at`, unescaped and with a NUL, into the document's store. */
+static char *read_string(sluice_json_doc *doc, const scanner *s, size_t at, size_t *len)
+{
+    char *const start = doc->strings + doc->strings_used;
+    char *out = start;
+
+    for (at++; s->text.ptr[at] != '"';) {
+        const uint8_t c = s->text.ptr[at++];
+
+        if (c == '\\')
+            out = put_escape(out, s, &at);
+        else
+            *out++ = (char)c;
+    }
+    *out = '\0';
+    *len = (size_t)(out - start);
+    doc->strings_used += *len + 1;
+    return start;
+}
+
+/* strtod() reads the locale's decimal point, which an app may have set to a comma. */
+static double read_number(const scanner *s, size_t at)
+{
+    const char *point = localeconv()->decimal_point;
+    char text[NUMBER_LEN_MAX + 16];
+    double value;
+    size_t n = 0;
+
+    if (strlen(point) > 8)
+        point = ".";
+    for (; at < s->text.len && n + 9 < sizeof text; at++) {
+        const uint8_t c = s->text.ptr[at];
+
+        if (c == 0 || strchr("0123456789+-eE.", c) == NULL)
+            break;
+        if (c == '.') {
+            memcpy(text + n, point, strlen(point));
+            n += strlen(point);
+        } else {
+            text[n++] = (char)c;
+        }
+    }
+    text[n] = '\0';
+    value = strtod(text, NULL);
+    sluice_wipe(text, sizeof text);
+    return value;
+}
+
+/* Nodes lie in document order, and so do their strings. */
+static sluice_status read_values(sluice_json_doc *doc, const scanner *s)
+{
+    for (size_t i = 0; i < doc->n_nodes; i++) {
+        sluice_json *node = &doc->nodes[i];
+        size_t len;
+
+        if (node->key_offset > 0) /* a member; the first key of a text comes after its brace */
+            node->key = read_string(doc, s, node->key_offset, &len);
+        if (node->kind == SLUICE_JSON_STRING)
+            node->string = read_string(doc, s, node->offset, &node->string_len);
+        if (node->kind != SLUICE_JSON_NUMBER)
+            continue;
+        node->number = read_number(s, node->offset);
+        if (!isfinite(node->number))
+            return bad(s, node->offset, "number is too large");
     }
     return SLUICE_OK;
-}
-
-static void wipe_tree(cJSON *item)
-{
-    for (; item != NULL; item = item->next) {
-        if (item->string != NULL)
-            sluice_wipe(item->string, strlen(item->string));
-        if (item->valuestring != NULL)
-            sluice_wipe(item->valuestring, strlen(item->valuestring));
-        item->valuedouble = 0;
-        item->valueint = 0;
-        wipe_tree(item->child);
-    }
-}
-
-static sluice_status read_values(sluice_json_doc *doc, sluice_span text, sluice_error *err)
-{
-    size_t next = 0;
-    cJSON *tree = cJSON_ParseWithLength((const char *)text.ptr, text.len);
-    sluice_status st;
-
-    if (tree == NULL) /* the scan accepted it, so this is what is left */
-        return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "json: no memory for a text of %zu bytes", text.len);
-    st = adopt(doc, tree, &next, text, err);
-    wipe_tree(tree);
-    cJSON_Delete(tree);
-    return st;
 }
 
 /* ---- duplicate keys -------------------------------------------------------------------------------- */
@@ -590,7 +637,7 @@ sluice_status sluice_json_parse(sluice_json_doc **out, sluice_span text, const s
     s.nodes = doc->nodes;
     st = scan_text(&s);
     if (st == SLUICE_OK)
-        st = read_values(doc, text, err);
+        st = read_values(doc, &s);
     if (st == SLUICE_OK)
         st = check_keys(doc, s.n_keys_max, text, err);
     if (st != SLUICE_OK)

@@ -1,8 +1,7 @@
 /* json.h - strict JSON reading with places, and JSON writing.
  *
- * The reader wraps cJSON and refuses what cJSON lets pass: bytes after the value, NUL bytes, invalid UTF-8, duplicate keys,
- * too deep, too large, numbers that are not JSON numbers.  The tree is copied into nodes of our own
- * that know their byte offset, so that a message can name line and column.
+ * The reader takes RFC 8259 and nothing beside it: no bytes after the value, NUL bytes, invalid UTF-8, duplicate keys, nothing
+ * too deep or too large, no numbers that are not JSON numbers.  Nodes know their byte offset, so that a message can name line and column.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

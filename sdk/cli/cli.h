@@ -1,6 +1,7 @@
 /* cli.h - what the verbs of the command-line tool share.
  *
- * The tool is a client of the public API: it includes <sluice/…> and the operating system, nothing else of the library.
+ * The tool is a client of the public API: it includes <sluice/…> and the operating system, nothing else of the library; but for the verb model,
+ * which also prepares model files, with local-engine/tools/model_tools.h.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,6 +34,11 @@ typedef struct cli {
     float temperature;
     uint64_t seed;
     bool json, yes, local_only, verbose, color_out, color_err;
+    struct {                            /* of the verb model */
+        const char *imatrix, *calibrate, *save_imatrix;
+        uint32_t threads, context, prompt, decode, rounds, calibrate_tokens;
+        bool tensors, force, allow_requantize, pure;
+    } model_options;
     const char *const *args;            /* positional ones of the verb */
     int n_args;
 } cli;

@@ -23,7 +23,9 @@ static const char help[] =
     "  sluice consent list               all consents and their state\n"
     "  sluice ledger list [--last N]     what was decided and what left the device\n"
     "  sluice ledger verify              check the ledger's hash chain and authentication\n"
-    "  sluice model inspect FILE         what a GGUF file holds\n"
+    "  sluice model inspect [FILE] [--tensors]  what a GGUF file holds\n"
+    "  sluice model quantize IN OUT TYPE [--imatrix FILE | --calibrate TEXT]  make it smaller: Q4_K_M, Q8_0, IQ4_XS …\n"
+    "  sluice model bench [FILE] [--prompt N] [--decode N] [--rounds N]       how fast it runs here, and what it takes\n"
     "  sluice info                       policy, model, state folder, library versions\n"
     "  sluice demo [--yes]               a gateway on loopback and a dozen requests, end to end\n"
     "\n"
@@ -35,6 +37,9 @@ static const char help[] =
     "  --purpose ID      a purpose of the policy\n"
     "  --local-only      this request must not leave the device\n"
     "  --max-tokens N, --temperature T, --seed N\n"
+    "  --threads N       of model quantize and bench (default: from the machine)\n"
+    "  --imatrix FILE, --calibrate TEXT, --save-imatrix FILE, --calibrate-tokens N, --pure, --allow-requantize, --force\n"
+    "                    of model quantize; --context N of model bench: see docs/models.md\n"
     "  --yes, -y         answer consent questions with \"once\"\n"
     "  --json            machine-readable output\n"
     "  --no-color        plain output (also: NO_COLOR set, or not a terminal)\n"
@@ -127,6 +132,19 @@ int main(int argc, char **argv_in)
         { "--verbose", 0, 0, 0, 0, &c.verbose },   { "-v", 0, 0, 0, 0, &short_v },
         { "--no-color", 0, 0, 0, 0, &no_color },   { "--help", 0, 0, 0, 0, &want_help },
         { "-h", 0, 0, 0, 0, &short_h },            { "--version", 0, 0, 0, 0, &want_version },
+        { "--imatrix", &c.model_options.imatrix, 0, 0, 0, 0 },
+        { "--calibrate", &c.model_options.calibrate, 0, 0, 0, 0 },
+        { "--save-imatrix", &c.model_options.save_imatrix, 0, 0, 0, 0 },
+        { "--calibrate-tokens", 0, &c.model_options.calibrate_tokens, 0, 0, 0 },
+        { "--threads", 0, &c.model_options.threads, 0, 0, 0 },
+        { "--context", 0, &c.model_options.context, 0, 0, 0 },
+        { "--prompt", 0, &c.model_options.prompt, 0, 0, 0 },
+        { "--decode", 0, &c.model_options.decode, 0, 0, 0 },
+        { "--rounds", 0, &c.model_options.rounds, 0, 0, 0 },
+        { "--tensors", 0, 0, 0, 0, &c.model_options.tensors },
+        { "--force", 0, 0, 0, 0, &c.model_options.force },
+        { "--allow-requantize", 0, 0, 0, 0, &c.model_options.allow_requantize },
+        { "--pure", 0, 0, 0, 0, &c.model_options.pure },
     };
     const char **rest = calloc((size_t)argc + 1, sizeof *rest);
     int n_rest = 0;

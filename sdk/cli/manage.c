@@ -1,4 +1,4 @@
-/* manage.c - the verbs policy, consent, ledger and model.
+/* manage.c - the verbs policy, consent and ledger.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -332,31 +332,4 @@ int cmd_ledger(const cli *c)
         cli_print_error(c, &err, verb);
     session_close(ses);
     return cli_exit_code(st);
-}
-
-/* ---- model --------------------------------------------------------------------------------------------- */
-
-int cmd_model(const cli *c)
-{
-    sluice_error err = SLUICE_ERROR_INIT;
-    char *json = NULL;
-    char path[CLI_PATH_MAX];
-
-    if (c->n_args < 1 || strcmp(c->args[0], "inspect") != 0)
-        return cli_usage(c->json, "model wants inspect FILE", "");
-    if (c->n_args > 1)
-        (void)snprintf(path, sizeof path, "%s", c->args[1]);
-    else if (!cli_model_path(c, path, sizeof path))
-        return cli_usage(c->json, "model inspect wants a file", "");
-    const sluice_status st = sluice_model_inspect(path, NULL, NULL, &json, &err);
-    if (st != SLUICE_OK) {
-        cli_print_error(c, &err, "inspecting");
-        return EXIT_MODEL;
-    }
-    if (c->json)
-        printf("%s\n", json);
-    else
-        cli_print_json_plain(stdout, json);
-    sluice_text_free(NULL, NULL, json);
-    return EXIT_DONE;
 }

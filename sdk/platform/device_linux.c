@@ -105,31 +105,64 @@ static void read_memory(sluice_device_state *out)
 /* Whole cores that the group's quota pays for, rounded up; 0 where there is none. */
 static uint32_t quota_cores(void)
 {
-    char text[64];
+    char text[64], *behind_quota, *behind_period;
     long long quota, period;
 
-    if (!read_text("/sys/fs/cgroup/cpu.max", text, sizeof text) || sscanf(text, "%lld %lld", &quota, &period) != 2)
+    if (!read_text("/sys/fs/cgroup/cpu.max", text, sizeof text))
+        return 0;
+    quota = strtoll(text, &behind_quota, 10); /* sscanf() would bring 50 KB of libc into a static program */
+    period = strtoll(behind_quota, &behind_period, 10);
+    if (behind_quota == text || behind_period == behind_quota) /* "max" */
         return 0;
     if (quota <= 0 || period <= 0 || quota / period >= UINT32_MAX)
         return 0;
     return (uint32_t)(quota / period + (quota % period != 0));
 }
 
-static uint32_t count_cores(void)
+/* What the scheduler thinks a core is worth, 1024 for the fastest; 0 where the kernel does not say (machines with cores of one kind). */
+static int64_t core_capacity(int core)
+{
+    char path[128];
+    int64_t capacity;
+
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpu_capacity", core);
+    return read_number(path, &capacity) && capacity > 0 ? capacity : 0;
+}
+
+static uint32_t count_fast_cores(const cpu_set_t *set)
+{
+    int64_t capacities[CPU_SETSIZE], best = 0;
+    uint32_t n = 0;
+
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        capacities[i] = CPU_ISSET((size_t)i, set) ? core_capacity(i) : 0;
+        if (CPU_ISSET((size_t)i, set) && capacities[i] == 0)
+            return 0;
+        best = capacities[i] > best ? capacities[i] : best;
+    }
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        n += capacities[i] > 0 && 2 * capacities[i] >= best;
+    return n;
+}
+
+static void read_cores(sluice_device_state *out)
 {
     cpu_set_t set;
     uint32_t quota = quota_cores();
-    uint32_t n = 0;
 
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = (uint32_t)CPU_COUNT(&set);
-    else { /* more cores than the set holds */
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        out->n_cores = (uint32_t)CPU_COUNT(&set);
+        out->n_fast_cores = count_fast_cores(&set);
+    } else { /* more cores than the set holds */
         long online = sysconf(_SC_NPROCESSORS_ONLN);
 
-        n = online > 0 ? (uint32_t)online : 0;
+        out->n_cores = online > 0 ? (uint32_t)online : 0;
     }
-    return quota > 0 && quota < n ? quota : n;
+    if (quota > 0 && quota < out->n_cores)
+        out->n_cores = quota;
+    if (out->n_fast_cores > out->n_cores)
+        out->n_fast_cores = out->n_cores;
 }
 
 /* ---- battery --------------------------------------------------------------------------------------- */
@@ -224,7 +257,7 @@ void sluice_default_device_state(void *user, sluice_device_state *out)
     memset(out, 0, sizeof *out);
     out->battery_percent = -1;
     out->cpu_features = sluice_cpu_features();
-    out->n_cores = count_cores();
+    read_cores(out);
     out->thermal = read_thermal();
     read_memory(out);
     read_battery(out);

@@ -64,6 +64,8 @@ typedef struct sluice_run {
     size_t n_tokens;
     uint32_t max_tokens;
     sluice_engine_sampling sampling;
+    sluice_span output_schema;  /* JSON Schema; empty: any text */
+    bool keep_session;          /* for the next run */
 } sluice_run;
 
 /* What can answer on the device.  The built-in engine's is in worker.c; a simulated one is in tests/simulation, and a platform's own
@@ -71,6 +73,7 @@ typedef struct sluice_run {
 typedef struct sluice_backend {
     void *user;
     uint32_t context_tokens;
+    bool can_constrain;         /* holds answers to a run's output_schema */
     /* As sluice_engine_render(). Called on any thread. */
     sluice_status (*render)(void *user, const sluice_engine_message *messages, size_t n_messages, int32_t *tokens, size_t *n, sluice_error *err);
     sluice_status (*start)(void *user, const sluice_run *run, sluice_error *err); /* copies what it needs */

@@ -46,8 +46,13 @@ static sluice_status check_request(const sluice *s, const sluice_request *r, slu
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: extra_classes has unknown bits");
     if (r->privacy != SLUICE_PRIVACY_POLICY && r->privacy != SLUICE_PRIVACY_LOCAL_ONLY)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: privacy class %d is unknown", (int)r->privacy);
-    if (r->output_schema.len > 0)
-        return sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "request: output_schema is not supported yet");
+    if (r->output_schema.len > SLUICE_CONSTRAINT_MAX_SCHEMA_BYTES)
+        return sluice_error_set(err, SLUICE_ERR_LIMIT, "request: output_schema has more than %d bytes", SLUICE_CONSTRAINT_MAX_SCHEMA_BYTES);
+    if (r->output_schema.len > 0 && !(s->has_backend && s->backend.can_constrain)) {
+        sluice_error_set(err, SLUICE_ERR_UNSUPPORTED, "request: output_schema needs a model on the device");
+        sluice_error_hint(err, "open the instance with a model_path, or leave it out");
+        return SLUICE_ERR_UNSUPPORTED;
+    }
     if (r->purpose != NULL && sluice_policy_find_purpose(s->policy, r->purpose) < 0) {
         sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: the policy has no purpose \"%.60s\"", r->purpose);
         sluice_error_hint(err, "name one of the policy's \"purposes\", or leave it out");
@@ -62,7 +67,8 @@ static sluice_status copy_request(sluice_job *job, const sluice_request *r, slui
     bool ok = messages != NULL;
 
     job->request = *r;
-    job->request.output_schema = SLUICE_SPAN_EMPTY;
+    job->request.output_schema = sluice_arena_copy(&job->arena, r->output_schema);
+    ok = ok && job->request.output_schema.len == r->output_schema.len;
     for (size_t i = 0; ok && i < r->n_messages; i++) {
         messages[i].role = sluice_arena_strdup(&job->arena, sluice_span_str(r->messages[i].role));
         messages[i].text = sluice_arena_copy(&job->arena, r->messages[i].text);
@@ -89,6 +95,8 @@ static void fill_defaults(sluice_job *job)
         r->max_tokens = p->max_tokens;
     if (r->max_tokens > SLUICE_OUTPUT_TOKENS_MAX)
         r->max_tokens = SLUICE_OUTPUT_TOKENS_MAX;
+    if (r->output_schema.len > 0)
+        r->privacy = SLUICE_PRIVACY_LOCAL_ONLY; /* nothing would hold an answer from elsewhere to the schema */
 }
 
 sluice_status sluice_job_new(sluice_job **out, sluice *s, const sluice_request *request, sluice_error *err)
@@ -334,7 +342,8 @@ static void start_local(sluice_job *job)
     const sluice_run run = {
         .request_id = job->id, .run = job->run, .tokens = job->tokens, .n_tokens = job->n_tokens,
         .max_tokens = job->request.max_tokens,
-        .sampling = { .temperature = job->request.temperature, .top_p = 1.0f, .seed = job->request.seed }
+        .sampling = { .temperature = job->request.temperature, .top_p = 1.0f, .seed = job->request.seed },
+        .output_schema = job->request.output_schema, .keep_session = job->request.keep_session
     };
     const sluice_status st = s->backend.start(s->backend.user, &run, &job->local_error);
     if (st != SLUICE_OK)
@@ -378,8 +387,8 @@ static void learn_rates(sluice_job *job, const sluice_engine_result *r)
     enum { SHARE_OF_NEW = 4 }; /* moving average: a quarter of each new measurement */
 
     sluice_lock(s, s->state_lock);
-    if (r->prompt_tokens > 0) {
-        const float x = (float)r->prefill_us / (float)r->prompt_tokens;
+    if (r->prompt_tokens > r->reused_tokens) {
+        const float x = (float)r->prefill_us / (float)(r->prompt_tokens - r->reused_tokens);
         s->prefill_us_per_token += s->prefill_us_per_token > 0.0f ? (x - s->prefill_us_per_token) / SHARE_OF_NEW : x;
     }
     if (r->output_tokens > 0) {
@@ -558,7 +567,7 @@ void sluice_job_on_note(sluice_job *job, const sluice_note *note)
             job->timings.tpot_us = note->result.decode_us / (note->result.output_tokens - 1);
         learn_rates(job, &note->result);
         e.kind = SLUICE_ME_LOCAL_DONE;
-        e.is_truncated = note->result.stop != SLUICE_STOP_END;
+        e.is_truncated = note->result.stop != SLUICE_STOP_END && note->result.stop != SLUICE_STOP_COMPLETE;
         break;
     case SLUICE_NOTE_LOCAL_FAILED:
         if (note->run != job->run || job->run == 0)

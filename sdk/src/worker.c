@@ -31,6 +31,7 @@ static bool on_token(const sluice_engine_token *token, void *user)
 static void release_run(sluice *s, sluice_run *run)
 {
     sluice_free_wiped(s->al, run->tokens, run->n_tokens * sizeof *run->tokens);
+    sluice_free_wiped(s->al, (void *)(uintptr_t)run->output_schema.ptr, run->output_schema.len);
     sluice_free(s->al, run, sizeof *run);
 }
 
@@ -40,13 +41,15 @@ static void execute(sluice *s, sluice_run *run)
     sluice_engine_result result;
     sluice_error err = SLUICE_ERROR_INIT;
 
-    memset(&result, 0, sizeof result);
-    sluice_status st = sluice_engine_generate(s->engine, run->tokens, run->n_tokens, run->max_tokens, &run->sampling,
-                                              on_token, &r, &result, &err);
+    const sluice_engine_request request = {
+        .prompt = run->tokens, .n_prompt = run->n_tokens, .max_tokens = run->max_tokens, .sampling = run->sampling,
+        .json = run->output_schema.len > 0, .json_schema = run->output_schema,
+        .keep = run->keep_session, /* otherwise the engine wipes prompt and answer before it returns */
+        .on_token = on_token, .user = &r
+    };
+    sluice_status st = sluice_engine_run(s->engine, &request, &result, &err);
     if (r.lost)
         st = SLUICE_ERR_NO_MEMORY;
-    /* The engine keeps the prompt in its KV cache; nothing of it is needed any more. */
-    sluice_engine_reset(s->engine);
     if (st == SLUICE_ERR_CANCELLED)
         return; /* whoever stopped it no longer waits */
     sluice_note *note =
@@ -97,15 +100,20 @@ static sluice_status start(void *user, const sluice_run *asked, sluice_error *er
     sluice *s = user;
     sluice_run *run = sluice_alloc_zeroed(s->al, sizeof *run);
     int32_t *tokens = sluice_alloc_array(s->al, asked->n_tokens, sizeof *tokens);
+    uint8_t *schema = sluice_alloc(s->al, asked->output_schema.len); /* NULL for none */
 
-    if (run == NULL || tokens == NULL) {
+    if (run == NULL || tokens == NULL || (schema == NULL && asked->output_schema.len > 0)) {
         sluice_free(s->al, run, sizeof *run);
+        sluice_free(s->al, schema, asked->output_schema.len);
         sluice_free(s->al, tokens, asked->n_tokens * sizeof *tokens);
         return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "local run: no memory for %zu tokens", asked->n_tokens);
     }
     *run = *asked;
     memcpy(tokens, asked->tokens, asked->n_tokens * sizeof *tokens);
     run->tokens = tokens;
+    run->output_schema = sluice_span_of(schema, asked->output_schema.len);
+    if (schema != NULL)
+        memcpy(schema, asked->output_schema.ptr, asked->output_schema.len);
     run->next = NULL;
     sluice_lock(s, s->worker_lock);
     *s->runs_tail = run;
@@ -147,7 +155,7 @@ static sluice_status render(void *user, const sluice_engine_message *messages, s
 void sluice_worker_backend(sluice *s, sluice_backend *out)
 {
     const sluice_backend backend = {
-        .user = s, .context_tokens = sluice_engine_get_info(s->engine)->context_tokens, .render = render, .start = start,
+        .user = s, .context_tokens = sluice_engine_get_info(s->engine)->context_tokens, .can_constrain = true, .render = render, .start = start,
         .cancel = cancel
     };
     *out = backend;

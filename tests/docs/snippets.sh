@@ -1,5 +1,5 @@
 #!/bin/sh
-# snippets.sh - compile the C in the manual against the public headers
+# snippets.sh - compile the C in the manual against the public headers; a page about the inside may include from the root of the tree
 #
 #   snippets.sh <source root> <C compiler> [flags]...
 #
@@ -44,7 +44,7 @@ for unit in "$work"/*.c; do
     [ -f "$unit" ] || continue
     n=$((n + 1))
     place=$(sed -n '1s/#line \([0-9]*\) "\(.*\)"/\2:\1/p' "$unit")
-    if "$@" -fsyntax-only -Isdk/include "$unit"; then
+    if "$@" -fsyntax-only -I. -Isdk/include "$unit"; then
         echo "ok    $place"
     else
         echo "FAIL  $place: what the manual shows does not compile"

@@ -17,7 +17,7 @@ good() {
     mkdir -p "$tree/sdk/base" "$tree/sdk/platform" "$tree/sdk/crypto" "$tree/sdk/src" "$tree/sdk/cli" "$tree/policies" \
              "$tree/router" "$tree/local-engine/kernels" "$tree/cloud-adapters/transport" \
              "$tree/cloud-adapters/oblivious" "$tree/samples/gateway"
-    printf '#include <stdlib.h>\n#include <cjson/cJSON.h>\nvoid *f(void) { return malloc(3); }\n' >"$tree/sdk/base/memory.c"
+    printf '#include <stdlib.h>\nvoid *f(void) { return malloc(3); }\n' >"$tree/sdk/base/memory.c"
     printf '#include <fcntl.h>\n#include "sdk/base/base.h"\nint g(void) { return open("x", 0); }\n' >"$tree/sdk/platform/file_posix.c"
     printf '#include <sodium.h>\n' >"$tree/sdk/crypto/crypto_sodium.c"
     printf '#include "sdk/crypto/crypto.h"\n/* malloc(1) in a comment\n   free(2) */\nstruct sluice_grant { int a; };\n' >"$tree/policies/egress.c"

@@ -58,6 +58,7 @@ typedef struct sluice_device_state {
     uint64_t memory_total_bytes;
     uint64_t memory_available_bytes;
     uint32_t n_cores;           /* cores this process may use */
+    uint32_t n_fast_cores;      /* of those, the ones that are at least half as fast as the fastest */
     uint32_t cpu_features;      /* SLUICE_CPU_* of sdk/platform; informational for apps */
     int32_t battery_percent;    /* 0 … 100; -1 where there is no battery or it is unknown */
     bool is_charging;

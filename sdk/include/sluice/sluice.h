@@ -188,7 +188,12 @@ typedef struct sluice_request {
     uint32_t max_tokens;      /* of the answer; 0 takes the policy's */
     float temperature;        /* 0 is greedy */
     uint64_t seed;            /* of the local sampler */
-    sluice_span output_schema; /* JSON Schema for the answer; not supported yet: must be empty (SLUICE_ERR_UNSUPPORTED) */
+    sluice_span output_schema; /* JSON Schema (2020-12, docs/engine.md says which parts) that the answer fulfils; empty: none.  At most 256 KiB.  Only the
+                                  model on the device is held to it, so such a request is SLUICE_PRIVACY_LOCAL_ONLY; SLUICE_ERR_UNSUPPORTED without that
+                                  model.  A schema that cannot be used, or that max_tokens are too few for, fails the run: no answer, and event.error
+                                  says why */
+    bool keep_session;         /* keep what the model on the device computed for this conversation in memory until the next request, which is then answered
+                                  sooner when its messages begin with these and the answer.  Default: it is wiped when the request ends */
 } sluice_request;
 
 SLUICE_API void sluice_request_init(sluice_request *request, size_t size);

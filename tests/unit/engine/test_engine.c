@@ -36,7 +36,7 @@ static int close_dir(void **state)
 
 static sluice_engine *open_engine(const char *path, uint32_t n_threads, uint32_t cpu, const sluice_allocator *al)
 {
-    const sluice_engine_options options = { n_threads, 0, cpu };
+    const sluice_engine_options options = { .n_threads = n_threads, .cpu = cpu };
     sluice_error err = SLUICE_ERROR_INIT;
     sluice_engine *e;
 
@@ -95,7 +95,7 @@ static bool collect(const sluice_engine_token *t, void *user)
     return c->stop_engine != NULL || c->n < c->stop_after;
 }
 
-static const sluice_engine_sampling greedy = { 0, 0, 1, 0 };
+static const sluice_engine_sampling greedy = { .top_p = 1 };
 
 /* ---- known answers */
 
@@ -430,7 +430,7 @@ static void generation_says_why_it_stopped(void **state)
 
 static void drawn_text_replays_from_its_seed(void **state)
 {
-    const sluice_engine_sampling sampling = { 1.0f, 40, 0.95f, 99 };
+    const sluice_engine_sampling sampling = { .temperature = 1.0f, .top_k = 40, .top_p = 0.95f, .seed = 99 };
     tiny_model tiny = tiny_model_default();
     sluice_engine *e = open_tiny(&tiny, 2, UINT32_MAX, NULL);
     sluice_engine_result result;
@@ -460,7 +460,7 @@ static void options_bound_the_context(void **state)
     (void)state;
     tiny_model_write(&tiny, path);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const sluice_engine_options options = { 1, cases[i].asked, UINT32_MAX };
+        const sluice_engine_options options = { .n_threads = 1, .context_tokens = cases[i].asked, .cpu = UINT32_MAX };
         sluice_engine *e;
 
         assert_int_equal(sluice_engine_open(&e, path, &options, sluice_platform_default(), NULL, NULL), SLUICE_OK);
@@ -532,7 +532,7 @@ static void another_thread_may_stop_a_prefill(void **state)
     assert_int_equal(p->thread_start(p->user, &thread, stop_soon, e, "stopper", NULL), SLUICE_OK);
     assert_int_equal(sluice_engine_eval(e, tokens, 4096, &logits, NULL), SLUICE_ERR_CANCELLED);
     p->thread_join(p->user, thread);
-    assert_true(sluice_engine_position(e) < 4096 && sluice_engine_position(e) % 64 == 0);
+    assert_true(sluice_engine_position(e) < 4096);
     assert_true(sluice_now_us(p) - begin < 20u * 1000 * 1000);
     sluice_engine_reset(e);
     sluice_engine_resume(e);
@@ -612,7 +612,7 @@ static void the_hash_tells_models_apart(void **state)
 static void the_estimate_covers_what_is_used(void **state)
 {
     const char *path = temp_dir_file(&dir, "estimate.gguf");
-    const sluice_engine_options options = { 2, 0, UINT32_MAX };
+    const sluice_engine_options options = { .n_threads = 2, .cpu = UINT32_MAX };
     tiny_model tiny = tiny_model_default();
     sluice_engine_estimate estimate;
     sluice_engine_result result;
@@ -634,7 +634,7 @@ static void the_estimate_covers_what_is_used(void **state)
     assert_int_equal(estimate.mapped_bytes, sluice_engine_get_info(e)->model_bytes);
     assert_int_equal(sluice_engine_generate(e, tokens, 70, 20, &greedy, NULL, NULL, &result, NULL), SLUICE_OK);
     total = estimate.kv_bytes + estimate.scratch_bytes;
-    if (fa.peak_bytes > total || total > 2 * (uint64_t)fa.live_bytes)
+    if (fa.peak_bytes > total + total / 20 || total > fa.live_bytes + fa.live_bytes / 20)
         fail_msg("estimated %llu, peak %zu, held %zu", (unsigned long long)total, fa.peak_bytes, fa.live_bytes);
     sluice_engine_close(e);
     assert_true(fake_allocator_is_clean(&fa));
@@ -642,7 +642,7 @@ static void the_estimate_covers_what_is_used(void **state)
 
 static void evaluating_allocates_nothing(void **state)
 {
-    const sluice_engine_sampling sampling = { 1.0f, 40, 0.9f, 1 };
+    const sluice_engine_sampling sampling = { .temperature = 1.0f, .top_k = 40, .top_p = 0.9f, .seed = 1 };
     tiny_model tiny = tiny_model_default();
     sluice_engine_result result;
     int32_t tokens[N_LONG];
@@ -670,7 +670,7 @@ static void evaluating_allocates_nothing(void **state)
 
 static sluice_status attempt_open(const sluice_allocator *al, void *user)
 {
-    const sluice_engine_options options = { 2, 0, UINT32_MAX };
+    const sluice_engine_options options = { .n_threads = 2, .cpu = UINT32_MAX };
     sluice_engine *e;
     const sluice_status st = sluice_engine_open(&e, user, &options, sluice_platform_default(), al, NULL);
 
@@ -695,7 +695,7 @@ static void opening_survives_every_failed_allocation(void **state)
 static void a_model_that_does_not_fit_is_refused(void **state)
 {
     const char *path = temp_dir_file(&dir, "fit.gguf");
-    const sluice_engine_options options = { 1, 0, UINT32_MAX };
+    const sluice_engine_options options = { .n_threads = 1, .cpu = UINT32_MAX };
     tiny_model tiny = tiny_model_default();
     sluice_error err = SLUICE_ERROR_INIT;
     sluice_engine_estimate estimate;

@@ -468,9 +468,9 @@ static void not_finite_numbers_are_refused(void **state)
     }
 }
 
-static void known_types_open_but_only_four_compute(void **state)
+static void a_known_type_without_kernels_opens_but_is_not_given_out(void **state)
 {
-    static const uint8_t data[144] = { 0 };
+    static const uint8_t data[54] = { 0 };
     sluice_error err = SLUICE_ERROR_INIT;
     const sluice_gguf_tensor *t = NULL;
     sluice_gguf_writer w;
@@ -480,12 +480,13 @@ static void known_types_open_but_only_four_compute(void **state)
     (void)state;
     sluice_buf_init(&b, NULL, FILE_MAX);
     sluice_gguf_writer_init(&w, NULL, FILE_MAX);
-    sluice_gguf_put_tensor(&w, "blk.0.attn_q.weight", 12, 1, (uint64_t[]){ 256 }, data, sizeof data);
+    sluice_gguf_put_tensor(&w, "blk.0.attn_q.weight", 34, 1, (uint64_t[]){ 256 }, data, sizeof data);
     assert_true(sluice_gguf_writer_finish(&w, &b));
     assert_int_equal(sluice_gguf_open_span(&g, sluice_buf_span(&b), NULL, &err), SLUICE_OK);
-    assert_int_equal(sluice_gguf_tensor_at(g, 0)->bytes, 144);
+    assert_int_equal(sluice_gguf_tensor_at(g, 0)->bytes, 54);
     assert_int_equal(sluice_gguf_tensor_get(g, "blk.0.attn_q.weight", &t, &err), SLUICE_ERR_UNSUPPORTED);
-    assert_string_equal(err.message, "gguf: unsupported tensor type Q4_K in \"blk.0.attn_q.weight\"; this build reads F32, F16, Q4_0, Q8_0");
+    assert_string_equal(err.message, "gguf: unsupported tensor type TQ1_0 in \"blk.0.attn_q.weight\"; this build computes with F32, F16, BF16, Q4_0 to Q8_0, Q2_K to "
+                                     "Q6_K, IQ4_NL, IQ4_XS and MXFP4");
     assert_null(t);
     sluice_gguf_close(g);
     sluice_gguf_writer_deinit(&w);
@@ -769,7 +770,8 @@ static void row_sizes_are_checked(void **state)
     assert_string_equal(sluice_tensor_type_name(UINT32_MAX), "unknown");
     assert_string_equal(sluice_gguf_file_type_name(7), "Q8_0");
     assert_string_equal(sluice_gguf_file_type_name(UINT32_MAX), "unknown");
-    assert_false(sluice_tensor_type_is_supported(12));
+    assert_true(sluice_tensor_type_is_supported(12));
+    assert_false(sluice_tensor_type_is_supported(34));
 }
 
 int main(void)
@@ -778,7 +780,7 @@ int main(void)
         cmocka_unit_test(good_file_gives_every_value_and_tensor),   cmocka_unit_test(getters_check_type_and_range_and_name_the_key),
         cmocka_unit_test(bad_files_are_refused_with_their_place),   cmocka_unit_test(other_files_are_not_gguf),
         cmocka_unit_test(version_2_reads_like_version_3),           cmocka_unit_test(not_finite_numbers_are_refused),
-        cmocka_unit_test(known_types_open_but_only_four_compute),   cmocka_unit_test(names_made_to_collide_are_refused),
+        cmocka_unit_test(a_known_type_without_kernels_opens_but_is_not_given_out),   cmocka_unit_test(names_made_to_collide_are_refused),
         cmocka_unit_test(every_prefix_of_a_file_ends_in_a_status),  cmocka_unit_test(every_changed_byte_of_a_file_ends_in_a_status),
         cmocka_unit_test(every_word_made_extreme_ends_in_a_status), cmocka_unit_test(a_file_is_mapped_and_errors_name_it),
         cmocka_unit_test(every_failed_allocation_is_no_memory),     cmocka_unit_test(row_sizes_are_checked),

@@ -58,6 +58,7 @@ static void sum_slowly(void *arg, uint32_t item, uint32_t thread)
     (void)thread;
     for (uint32_t i = 0; i < 200000; i++)
         waste += i;
+    (void)waste;
     atomic_fetch_add((_Atomic uint32_t *)arg, item);
 }
 
@@ -79,6 +80,69 @@ static void helpers_wake_after_a_pause(void **state)
         assert_int_equal(atomic_load(&sum), 66);
     }
     sluice_pool_close(pool);
+}
+
+typedef struct presence {
+    _Atomic uint32_t n_of[SLUICE_POOL_MAX_THREADS]; /* items by thread */
+} presence;
+
+static void note_thread(void *arg, uint32_t item, uint32_t thread)
+{
+    presence *p = arg;
+    volatile uint32_t waste = 0;
+
+    (void)item;
+    for (uint32_t i = 0; i < 2000; i++)
+        waste += i;
+    (void)waste;
+    atomic_fetch_add(&p->n_of[thread], 1);
+}
+
+static void only_active_threads_take_part(void **state)
+{
+    static const uint32_t active[] = { 4, 2, 1, 3, 1, 4, 0, 9 };
+    static presence seen;
+    sluice_pool *pool;
+
+    (void)state;
+    assert_int_equal(sluice_pool_open(&pool, sluice_platform_default(), NULL, 4, NULL), SLUICE_OK);
+    for (size_t i = 0; i < sizeof active / sizeof active[0]; i++) {
+        const uint32_t want = active[i] < 1 ? 1 : active[i] > 4 ? 4 : active[i];
+        uint32_t total = 0;
+
+        sluice_pool_set_active(pool, active[i]);
+        assert_int_equal(sluice_pool_n_active(pool), want);
+        assert_int_equal(sluice_pool_n_threads(pool), 4);
+        memset(&seen, 0, sizeof seen);
+        for (uint32_t round = 0; round < 300; round++)
+            sluice_pool_run(pool, note_thread, &seen, 32);
+        for (uint32_t t = 0; t < SLUICE_POOL_MAX_THREADS; t++) {
+            if (t >= want && atomic_load(&seen.n_of[t]) > 0)
+                fail_msg("thread %u of %u active ones took part", t, want);
+            total += atomic_load(&seen.n_of[t]);
+        }
+        assert_int_equal(total, 300 * 32);
+    }
+    sluice_pool_close(pool);
+}
+
+static void changing_how_many_are_active_loses_no_item_and_no_thread(void **state)
+{
+    static tally t;
+    sluice_pool *pool;
+
+    (void)state;
+    t.n_threads = 4;
+    assert_int_equal(sluice_pool_open(&pool, sluice_platform_default(), NULL, 4, NULL), SLUICE_OK);
+    for (uint32_t round = 0; round < 3000; round++) {
+        sluice_pool_set_active(pool, 1 + round * 7 % 4);
+        sluice_pool_run(pool, count_item, &t, 10);
+    }
+    for (uint32_t i = 0; i < 10; i++)
+        assert_int_equal(t.count[i], 3000);
+    assert_int_equal(t.n_bad_threads, 0);
+    sluice_pool_set_active(pool, 1);
+    sluice_pool_close(pool); /* with helpers that are left out */
 }
 
 static void one_thread_starts_none(void **state)
@@ -119,6 +183,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_runs_once),
         cmocka_unit_test(helpers_wake_after_a_pause),
+        cmocka_unit_test(only_active_threads_take_part),
+        cmocka_unit_test(changing_how_many_are_active_loses_no_item_and_no_thread),
         cmocka_unit_test(one_thread_starts_none),
         cmocka_unit_test(a_thread_that_does_not_start_is_an_error),
     };

@@ -68,6 +68,7 @@ static void the_device_is_described_without_nonsense(void **state)
     p->device_state(p->user, &d);
     assert_true(d.memory_total_bytes == 0 || d.memory_available_bytes <= d.memory_total_bytes);
     assert_in_range(d.n_cores, 0, 100000);
+    assert_true(d.n_fast_cores <= d.n_cores);
     assert_true(d.battery_percent >= -1 && d.battery_percent <= 100);
     assert_true(d.thermal <= SLUICE_THERMAL_CRITICAL);
     assert_int_equal(d.cpu_features, sluice_cpu_features());

@@ -265,6 +265,78 @@ static void bad_requests_are_named(void **state)
     sluice_close(s);
 }
 
+/* `messages`: one, of the user. */
+static sluice_outcome ask_with(sluice *s, sluice_request r, seen *k)
+{
+    sluice_error err = SLUICE_ERROR_INIT;
+
+    seen_init(k);
+    if (sluice_submit(s, &r, on_event, k, NULL, &err) != SLUICE_OK)
+        fail_msg("%s", err.message);
+    wait_done(k, 1);
+    k->text[k->text_len] = '\0';
+    return k->done.outcome;
+}
+
+static void an_answer_fulfils_the_schema_that_the_request_has(void **state)
+{
+    static const char schema[] = "{\"type\":\"object\",\"properties\":{\"minutes\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":99},\"what\":{\"enum\":"
+                                 "[\"timer\",\"alarm\"]}},\"required\":[\"minutes\",\"what\"]}";
+    static const char broken[] = "{\"type\":\"nonsense\"}";
+    sluice *s = open_local(false, true);
+    sluice_message m;
+    sluice_request r = request_for("set a timer for ten minutes", &m);
+    seen k;
+
+    (void)state;
+    r.output_schema.ptr = (const uint8_t *)schema;
+    r.output_schema.len = sizeof schema - 1;
+    r.max_tokens = 60;
+    for (int i = 0; i < 2; i++) {
+        const sluice_outcome outcome = ask_with(s, r, &k);
+
+        assert_true(outcome == SLUICE_OUTCOME_ANSWERED || outcome == SLUICE_OUTCOME_LOW_CONFIDENCE); /* it was not trained for this one */
+        assert_int_equal(k.text[strspn(k.text, " \t\r\n")], '{');
+        assert_int_equal(k.text[k.text_len - 1], '}');
+        assert_non_null(strstr(k.text, "\"minutes\""));
+        assert_true(strstr(k.text, "\"timer\"") != NULL || strstr(k.text, "\"alarm\"") != NULL);
+        assert_int_equal(k.done.receipt.attempts, 0);
+    }
+    r.max_tokens = 2; /* too few for any */
+    (void)ask_with(s, r, &k);
+    assert_int_equal(k.text_len, 0);
+    assert_int_not_equal(k.done.outcome, SLUICE_OUTCOME_ANSWERED);
+    r.max_tokens = 60;
+    r.output_schema.ptr = (const uint8_t *)broken;
+    r.output_schema.len = sizeof broken - 1;
+    (void)ask_with(s, r, &k);
+    assert_int_equal(k.text_len, 0);
+    assert_int_not_equal(k.done.outcome, SLUICE_OUTCOME_ANSWERED);
+    sluice_close(s);
+}
+
+static void a_kept_session_answers_as_a_fresh_one(void **state)
+{
+    static const char *const texts[] = { "set a timer for ten minutes", "set a timer for ten minutes", "set a timer for twenty minutes" };
+    sluice *s = open_local(false, true);
+    char fresh[3][4096];
+    sluice_message m;
+    seen k;
+
+    (void)state;
+    for (int keep = 0; keep < 2; keep++)
+        for (int i = 0; i < 3; i++) {
+            sluice_request r = request_for(texts[i], &m);
+
+            r.keep_session = keep == 1;
+            assert_int_equal(ask_with(s, r, &k), SLUICE_OUTCOME_ANSWERED);
+            if (keep == 0)
+                memcpy(fresh[i], k.text, sizeof fresh[i]);
+            assert_string_equal(fresh[i], k.text);
+        }
+    sluice_close(s);
+}
+
 static void opening_without_a_policy_or_with_a_bad_one_is_an_error_with_a_place(void **state)
 {
     static const char typo[] = "{\"sluice_policy\":1,\n \"id\":\"x\",\"version\":1,\n \"mod\":\"local_only\"}";
@@ -453,6 +525,8 @@ int main(void)
         cmocka_unit_test(an_app_may_submit_cancel_and_close_from_its_own_callback),
         cmocka_unit_test(a_cancelled_request_says_so_and_an_unknown_one_is_not_found),
         cmocka_unit_test(bad_requests_are_named),
+        cmocka_unit_test(an_answer_fulfils_the_schema_that_the_request_has),
+        cmocka_unit_test(a_kept_session_answers_as_a_fresh_one),
         cmocka_unit_test(opening_without_a_policy_or_with_a_bad_one_is_an_error_with_a_place),
         cmocka_unit_test(a_truncated_model_is_refused_with_its_name),
         cmocka_unit_test(an_unusable_state_folder_still_answers_but_records_and_sends_nothing),
