@@ -170,7 +170,8 @@ static int put_tokens(sluice_span file, sluice_span texts)
         return 1;
     }
     for (size_t at = 0; at < texts.len; at++) {
-        size_t len = strnlen((const char *)texts.ptr + at, texts.len - at), n = sizeof tokens / sizeof tokens[0];
+        const uint8_t *end = memchr(texts.ptr + at, 0, texts.len - at);
+        size_t len = end != NULL ? (size_t)(end - (texts.ptr + at)) : texts.len - at, n = sizeof tokens / sizeof tokens[0];
 
         if (sluice_tokenizer_encode(t, sluice_span_of(texts.ptr + at, len), false, tokens, &n, &err) != SLUICE_OK)
             n = 0;
