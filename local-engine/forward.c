@@ -109,12 +109,13 @@ sluice_status sluice_forward_open(sluice_forward **out, const sluice_model *mode
     atomic_init(&f->is_damaged, false);
     (void)sluice_forward_lay_out(&f->layout, model, &kv->shape, n_threads); /* succeeded above */
     f->block_bytes = f->layout.bytes + LINE;
-    f->block = sluice_alloc_zeroed(al, f->block_bytes);
+    f->block = sluice_alloc(al, f->block_bytes);
     if (f->block == NULL) {
         sluice_forward_close(f);
         return sluice_error_set(err, SLUICE_ERR_NO_MEMORY, "engine: %zu bytes of working memory", bytes);
     }
     f->base = f->block + (LINE - (uintptr_t)f->block % LINE) % LINE;
+    memset(f->base, 0, f->layout.at[SLUICE_R_LOGITS]); /* rows of logits beyond the first stay untouched until a draft needs them */
     f->last_hidden = sluice_forward_floats(f, SLUICE_R_FINAL);
     point_to_regions(f);
     fill_angles(f);
