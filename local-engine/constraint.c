@@ -18,8 +18,8 @@
 #include <inttypes.h>
 
 enum {
-    N_THREADS = 16,
-    N_FRAMES = 2048, /* live ones: at most N_THREADS * (SLUICE_CONSTRAINT_MAX_DEPTH + 2) = 544; the others are for the bytes of one token */
+    N_THREADS = 64,  /* as many as one value may have alternatives that begin alike: none of them may be lost */
+    N_FRAMES = 4096, /* live ones: at most N_THREADS * (SLUICE_CONSTRAINT_MAX_DEPTH + 2) = 2176; the others are for the bytes of one token */
     N_KEYS = 1024,
     KEYS_RESERVE = 96, /* left for keys that have been begun */
     N_WALK = (SLUICE_CONSTRAINT_MAX_TOKEN_BYTES + 1) * N_THREADS,

@@ -29,7 +29,7 @@
  * inside strings, where nearly everything is allowed, masks are prepared when the vocabulary is opened.
  *
  * Threads: a vocabulary is immutable and may be shared; a constraint belongs to one call at a time.  Memory: all is allocated when opening; a
- * constraint takes half a megabyte and what its schema compiles to (and eight masks where there are patterns or free text).
+ * constraint takes 1.1 megabytes and what its schema compiles to (and eight masks where there are patterns or free text).
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -24,7 +24,7 @@
 enum {
     VALUES_MAX = 4096,
     NODES_MAX = 8192,
-    ALTERNATIVES_MAX = 64,     /* of one value */
+    ALTERNATIVES_MAX = 64,     /* of one value; the automaton follows as many at a time */
     PLAIN_MAX = 64,            /* schemas that hold together */
     CHAIN_MAX = 64,            /* $ref, allOf, anyOf and oneOf without a value between */
     LITERALS_MAX = 4096,       /* of one enum */

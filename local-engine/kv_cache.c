@@ -154,11 +154,28 @@ size_t sluice_kv_cache_piece_bytes(const sluice_kv_cache *kv, uint32_t n)
     return key_blocks(n) * kv->key_block_bytes + n * kv->value_row_bytes;
 }
 
+/* Lanes from `lane` on of one key block: they hold keys of tokens that were truncated, and are nobody's business. */
+static void clear_lanes(const sluice_kv_cache *kv, uint8_t *block, uint32_t lane)
+{
+    const bool is_q8 = kv->shape.type == SLUICE_KV_Q8_0;
+    const size_t each = is_q8 ? UNIT : sizeof(uint16_t), row = SLUICE_KEY_BLOCK * each;
+    const size_t scales = is_q8 ? SLUICE_KEY_BLOCK * sizeof(float) : 0, group = is_q8 ? scales + SLUICE_KEY_BLOCK * SLUICE_Q_LEN : kv->key_block_bytes;
+
+    for (uint8_t *g = block; g < block + kv->key_block_bytes; g += group) {
+        if (is_q8)
+            memset(g + lane * sizeof(float), 0, scales - lane * sizeof(float));
+        for (uint8_t *r = g + scales; r < g + group; r += row)
+            memset(r + lane * each, 0, row - lane * each);
+    }
+}
+
 void sluice_kv_cache_read_piece(const sluice_kv_cache *kv, uint32_t layer, uint32_t head, uint32_t first, uint32_t n, uint8_t *out)
 {
     const size_t key_bytes = key_blocks(n) * kv->key_block_bytes;
 
     memcpy(out, sluice_kv_cache_keys(kv, layer, head) + first / SLUICE_KEY_BLOCK * kv->key_block_bytes, key_bytes);
+    if (n % SLUICE_KEY_BLOCK != 0)
+        clear_lanes(kv, out + key_bytes - kv->key_block_bytes, n % SLUICE_KEY_BLOCK);
     memcpy(out + key_bytes, sluice_kv_cache_values(kv, layer, head) + first * kv->value_row_bytes, n * kv->value_row_bytes);
 }
 

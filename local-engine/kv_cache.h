@@ -46,7 +46,8 @@ void sluice_kv_cache_truncate(sluice_kv_cache *kv, uint32_t n); /* keep the firs
 void sluice_kv_cache_store(sluice_kv_cache *kv, const sluice_kernels *k, uint32_t layer, uint32_t head, uint32_t position,
                            const float *key, const float *value);
 
-/* For saving and restoring: the bytes of positions [first, first + n) of one layer and head, first % 16 == 0, as they lie: keys, then values. */
+/* For saving and restoring: the bytes of positions [first, first + n) of one layer and head, first % 16 == 0, as they lie: keys, then values.
+ * Of a last block that n does not fill, what lies beyond is read as zero. */
 size_t sluice_kv_cache_piece_bytes(const sluice_kv_cache *kv, uint32_t n);
 void sluice_kv_cache_read_piece(const sluice_kv_cache *kv, uint32_t layer, uint32_t head, uint32_t first, uint32_t n, uint8_t *out);
 void sluice_kv_cache_write_piece(sluice_kv_cache *kv, uint32_t layer, uint32_t head, uint32_t first, uint32_t n, const uint8_t *in);

@@ -48,6 +48,9 @@ static sluice_status check(const sluice_engine_sampling *sampling, uint32_t n_vo
         if (!(settings[i].value >= settings[i].min && settings[i].value <= settings[i].max))
             return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "sampling: %s is %g, and must be in [%g, %g]", settings[i].name,
                                     (double)settings[i].value, (double)settings[i].min, (double)settings[i].max);
+    if (sampling->repetition_penalty > 0 && sampling->repetition_penalty < 1e-6f) /* dividing by less would leave the numbers */
+        return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "sampling: repetition_penalty is %g, and must be 0 or in [1e-06, 1e+06]",
+                                (double)sampling->repetition_penalty);
     if (sampling->penalty_window > SLUICE_SAMPLER_MAX_WINDOW && sampling->penalty_window != UINT32_MAX)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "sampling: penalty_window is %u; it can be %d, or UINT32_MAX for all",
                                 sampling->penalty_window, SLUICE_SAMPLER_MAX_WINDOW);

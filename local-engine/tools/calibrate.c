@@ -58,6 +58,10 @@ static sluice_status read_text(calibration *c)
                                : sluice_error_set(c->err, SLUICE_ERR_NO_MEMORY, "calibrate: no memory for the tokens of %zu bytes", text.len);
     }
     sluice_buf_deinit(&text);
+    if (st == SLUICE_ERR_LIMIT) {
+        sluice_error_where(c->err, c->options->calibrate);
+        sluice_error_hint(c->err, "a part of the text does as well: some thousand words of it");
+    }
     if (st != SLUICE_OK)
         return st;
     c->n_tokens = c->options->calibrate_tokens > 0 && c->options->calibrate_tokens < n ? c->options->calibrate_tokens : n;

@@ -94,7 +94,7 @@ static sluice_status check_context(bench *b)
 
     if (need <= context)
         return SLUICE_OK;
-    st = sluice_error_set(b->err, SLUICE_ERR_LIMIT, "bench: %u tokens of prompt and %u of decoding do not fit the context of %u",
+    st = sluice_error_set(b->err, SLUICE_ERR_ARGUMENT, "bench: %u tokens of prompt and %u of decoding do not fit the context of %u",
                           b->result->prompt_tokens, b->result->decode_tokens, context);
     sluice_error_hint(b->err, "give fewer with --prompt and --decode, or more with --context where the model has it");
     return st;

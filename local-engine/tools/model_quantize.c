@@ -377,7 +377,7 @@ static sluice_status write_tensors(quantizer *q)
 
 /* ---- the output file -------------------------------------------------------------------------------------------- */
 
-static sluice_status refuse_existing(quantizer *q, const char *out)
+static sluice_status refuse_existing(quantizer *q, const char *out, const char *what)
 {
     sluice_file *f = NULL;
     sluice_error e = SLUICE_ERROR_INIT;
@@ -391,7 +391,7 @@ static sluice_status refuse_existing(quantizer *q, const char *out)
             *q->err = e;
         return st;
     }
-    st = sluice_error_set(q->err, SLUICE_ERR_STATE, "quantize: the output file exists already");
+    st = sluice_error_set(q->err, SLUICE_ERR_STATE, "quantize: %s exists already", what);
     sluice_error_where(q->err, out);
     sluice_error_hint(q->err, "choose another name, or add --force to replace it");
     return st;
@@ -416,6 +416,8 @@ static sluice_status open_part(quantizer *q, const char *out)
             return st;
     }
     st = q->p->file_open(q->p->user, &f, q->part, SLUICE_FILE_CREATE_NEW, q->err);
+    if (st == SLUICE_ERR_NOT_FOUND)
+        sluice_error_hint(q->err, "make its folder first");
     if (st != SLUICE_OK)
         return st;
     q->file = f;
@@ -458,7 +460,7 @@ static uint32_t choose_threads(const quantizer *q)
     return device.n_cores == 0 ? 1 : device.n_cores < MAX_THREADS_BY_DEFAULT ? device.n_cores : (uint32_t)MAX_THREADS_BY_DEFAULT;
 }
 
-static sluice_status check_options(quantizer *q)
+static sluice_status check_options(quantizer *q, const char *in, const char *out)
 {
     const sluice_model_quantize_options *o = q->options;
     sluice_status st;
@@ -473,6 +475,11 @@ static sluice_status check_options(quantizer *q)
         return sluice_error_set(q->err, SLUICE_ERR_ARGUMENT, "quantize: an importance matrix and a text to make one from; give one of them");
     if (o->imatrix_out != NULL && o->calibrate == NULL)
         return sluice_error_set(q->err, SLUICE_ERR_ARGUMENT, "quantize: an importance matrix to save, but no text to make it from");
+    if (o->imatrix_out != NULL && (strcmp(o->imatrix_out, in) == 0 || strcmp(o->imatrix_out, out) == 0))
+        return sluice_error_set(q->err, SLUICE_ERR_ARGUMENT, "quantize: the importance matrix and a model under one name");
+    if (o->calibrate_tokens > 0 && o->calibrate_tokens < SLUICE_CALIBRATE_MIN)
+        return sluice_error_set(q->err, SLUICE_ERR_ARGUMENT, "quantize: %" PRIu32 " tokens to calibrate with, and %d are the least",
+                                o->calibrate_tokens, SLUICE_CALIBRATE_MIN);
     if (o->n_threads > SLUICE_POOL_MAX_THREADS)
         return sluice_error_set(q->err, SLUICE_ERR_ARGUMENT, "quantize: %" PRIu32 " threads, of at most %d", o->n_threads, SLUICE_POOL_MAX_THREADS);
     return SLUICE_OK;
@@ -492,10 +499,12 @@ static sluice_status get_importance(quantizer *q, const char *in)
 static sluice_status run(quantizer *q, const char *in, const char *out)
 {
     uint64_t start;
-    sluice_status st = check_options(q);
+    sluice_status st = check_options(q, in, out);
 
     if (st == SLUICE_OK)
-        st = refuse_existing(q, out);
+        st = refuse_existing(q, out, "the output file");
+    if (st == SLUICE_OK && q->options->imatrix_out != NULL)
+        st = refuse_existing(q, q->options->imatrix_out, "the file for the importance matrix");
     if (st != SLUICE_OK)
         return st;
     st = sluice_gguf_open(&q->g, in, q->p, q->al, q->err);

@@ -59,6 +59,7 @@ void cli_print_text(FILE *out, const char *text, size_t len); /* untrusted text:
 void cli_json_str(FILE *out, const char *text, size_t len); /* a quoted JSON string */
 int cli_exit_code(sluice_status status);
 int cli_usage(bool json, const char *what, const char *arg); /* what is wrong with the command line, on stderr; EXIT_USAGE */
+bool cli_error_is_at(const sluice_error *err, const char *path); /* it names this file; false for no path */
 int cli_open_code(const cli *c, const sluice_error *err);   /* after a failed session_open(): the policy's code, the model's, or the status's */
 void cli_class_names(sluice_data_classes set, char *out, size_t cap);
 

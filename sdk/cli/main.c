@@ -198,7 +198,16 @@ int main(int argc, char **argv_in)
         code = cmd_ask(&c);
     }
     free(rest);
-    if (fflush(stdout) != 0 && code == EXIT_DONE)
+    /* What was longer than the buffer has failed before, and there is nothing left to flush then. */
+    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && (code == EXIT_DONE || code == EXIT_WEAK)) {
+        if (errno != EPIPE) { /* a reader that leaves early has seen what it wanted */
+            sluice_error err = SLUICE_ERROR_INIT;
+            err.status = SLUICE_ERR_IO;
+            (void)snprintf(err.message, sizeof err.message, "standard output cannot be written");
+            (void)snprintf(err.hint, sizeof err.hint, "see whether its disk is full");
+            cli_print_error(&c, &err, "printing");
+        }
         code = EXIT_FAILED;
+    }
     return code;
 }

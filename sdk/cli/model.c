@@ -135,15 +135,18 @@ static void end_meter(const meter *m)
         fputs("\r\033[K", stderr);
 }
 
-/* What is wrong with a model file is the model's code, whatever the status. */
-static int code_of(sluice_status st)
+/* What is wrong with the model file is the model's code, whatever the status; another file (the output, a text, a matrix) is no model. */
+static int code_of(const sluice_error *err, const char *model)
 {
-    switch (st) {
+    const bool is_of_model = cli_error_is_at(err, model);
+
+    switch (err->status) {
     case SLUICE_ERR_NOT_FOUND:
+    case SLUICE_ERR_IO:
     case SLUICE_ERR_FORMAT:
     case SLUICE_ERR_UNSUPPORTED:
-    case SLUICE_ERR_INTEGRITY: return EXIT_MODEL;
-    default: return cli_exit_code(st);
+    case SLUICE_ERR_INTEGRITY: return is_of_model ? EXIT_MODEL : EXIT_FAILED;
+    default: return cli_exit_code(err->status);
     }
 }
 
@@ -205,11 +208,12 @@ static void print_quantized(const cli *c, const char *out, const char *type, con
            (double)r->out_bytes / 1e6, cli_paint(c->color_out, CLI_OFF), (double)r->in_bytes / 1e6, r->n_changed, r->n_tensors, seconds,
            seconds > 0 ? (double)r->in_bytes / 1e6 / seconds : 0);
     if (r->n_fallback > 0)
-        printf("  %u tensors took a type of shorter blocks: their rows are no multiple of 256 weights\n", r->n_fallback);
+        printf("  %u tensor%s took a type of shorter blocks: rows are no multiple of 256 weights\n", r->n_fallback, r->n_fallback == 1 ? "" : "s");
     if (r->calibrated_tokens > 0)
         printf("  calibrated with %u tokens\n", r->calibrated_tokens);
     if (r->n_without_importance > 0)
-        printf("  %u tensors have no entry in the importance matrix, or experts without one: their columns count all the same\n", r->n_without_importance);
+        printf("  %u tensor%s without an entry in the importance matrix, or with experts without one: all columns count the same\n",
+               r->n_without_importance, r->n_without_importance == 1 ? "" : "s");
 }
 
 /* The library makes files for their owner alone; a model is no secret, and the user's mask says who may read what they make. */
@@ -249,7 +253,7 @@ static int quantize(const cli *c)
     end_meter(&m);
     if (st != SLUICE_OK) {
         cli_print_error(c, &err, "quantizing");
-        return code_of(st);
+        return code_of(&err, c->args[1]);
     }
     open_to_others(c->args[2]);
     print_quantized(c, c->args[2], c->args[3], &r);
@@ -332,7 +336,7 @@ static int bench(const cli *c, const char *path)
     end_meter(&m);
     if (st != SLUICE_OK) {
         cli_print_error(c, &err, "measuring");
-        return code_of(st);
+        return code_of(&err, path);
     }
     print_bench(c, path, &r);
     return EXIT_DONE;

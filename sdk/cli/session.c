@@ -283,7 +283,8 @@ int answer_exit_code(const answer *a)
     case SLUICE_OUTCOME_NEEDS_CONSENT: return EXIT_CONSENT;
     case SLUICE_OUTCOME_REFUSED: return EXIT_POLICY;
     case SLUICE_OUTCOME_ABSTAINED: return EXIT_MODEL;
-    default: return cli_exit_code(a->done.status);
+    default: /* an encoder, say, which answers nothing */
+        return a->done.status == SLUICE_ERR_UNSUPPORTED ? EXIT_MODEL : cli_exit_code(a->done.status);
     }
 }
 

@@ -143,19 +143,33 @@ int cli_usage(bool json, const char *what, const char *arg)
     return EXIT_USAGE;
 }
 
-/* The error's place may have been cut short, so as much as it can hold is compared. */
-static bool is_at(const sluice_error *err, const char *path)
+/* In an error's place '?' stands for what a terminal must not see, and of a path that is too long it has "..." and the end. */
+bool cli_error_is_at(const sluice_error *err, const char *path)
 {
-    return path != NULL && path[0] != '\0' && strncmp(err->where, path, sizeof err->where - 1) == 0;
+    const char *where = err->where;
+    const size_t len = path != NULL ? strlen(path) : 0;
+    size_t n = strlen(where);
+
+    if (len >= sizeof err->where && strncmp(where, "...", 3) == 0) {
+        where += 3;
+        n -= 3;
+    } else if (len != n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (where[i] != path[len - n + i] && where[i] != '?')
+            return false;
+    return n > 0;
 }
 
 int cli_open_code(const cli *c, const sluice_error *err)
 {
     char path[CLI_PATH_MAX], home[CLI_PATH_MAX];
 
-    if (cli_model_path(c, path, sizeof path) && is_at(err, path))
+    if (cli_model_path(c, path, sizeof path) && cli_error_is_at(err, path))
         return EXIT_MODEL;
-    if (is_at(err, c->policy) || (cli_home(c, home, sizeof home) && cli_join(path, sizeof path, home, "policy.json") && is_at(err, path)))
+    if (cli_error_is_at(err, c->policy) ||
+        (cli_home(c, home, sizeof home) && cli_join(path, sizeof path, home, "policy.json") && cli_error_is_at(err, path)))
         return EXIT_POLICY;
     return cli_exit_code(err->status);
 }

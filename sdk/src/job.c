@@ -46,6 +46,8 @@ static sluice_status check_request(const sluice *s, const sluice_request *r, slu
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: extra_classes has unknown bits");
     if (r->privacy != SLUICE_PRIVACY_POLICY && r->privacy != SLUICE_PRIVACY_LOCAL_ONLY)
         return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: privacy class %d is unknown", (int)r->privacy);
+    if (r->output_schema.len > 0 && r->output_schema.ptr == NULL)
+        return sluice_error_set(err, SLUICE_ERR_ARGUMENT, "request: output_schema has a length but no text");
     if (r->output_schema.len > SLUICE_CONSTRAINT_MAX_SCHEMA_BYTES)
         return sluice_error_set(err, SLUICE_ERR_LIMIT, "request: output_schema has more than %d bytes", SLUICE_CONSTRAINT_MAX_SCHEMA_BYTES);
     if (r->output_schema.len > 0 && !(s->has_backend && s->backend.can_constrain)) {
@@ -387,7 +389,8 @@ static void learn_rates(sluice_job *job, const sluice_engine_result *r)
     enum { SHARE_OF_NEW = 4 }; /* moving average: a quarter of each new measurement */
 
     sluice_lock(s, s->state_lock);
-    if (r->prompt_tokens > r->reused_tokens) {
+    /* A run of the few tokens that a kept session lacks is one that reads all weights for them: it says nothing about a whole prompt. */
+    if (r->prompt_tokens > 0 && r->reused_tokens <= r->prompt_tokens / 2) {
         const float x = (float)r->prefill_us / (float)(r->prompt_tokens - r->reused_tokens);
         s->prefill_us_per_token += s->prefill_us_per_token > 0.0f ? (x - s->prefill_us_per_token) / SHARE_OF_NEW : x;
     }

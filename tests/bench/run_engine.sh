@@ -8,8 +8,9 @@
 # median, smallest and largest, and the share of the machine's measured limits (int8 peak for prefill, read bandwidth for decode; bench_engine.c).
 # -T prints a Markdown table instead.
 #
-# $SLUICE_LLAMA_BENCH is llama.cpp's command ("llama-bench" by default), $SLUICE_IK_BENCH ik_llama.cpp's (none by default);
-# $SLUICE_PEER_ROOT is cut from the front of MODEL for them.  Figures mean little on a machine that does other work at the same time: "load" says how much.
+# $SLUICE_LLAMA_BENCH is llama.cpp's command ("llama-bench" by default), $SLUICE_SECOND_BENCH that of a second peer with the same options (none by default:
+# ik_llama.cpp's llama-bench, or llama.cpp kept from some instruction set), $SLUICE_SECOND_NAME its name in the output ("ik_llama_cpp"); $SLUICE_PEER_ROOT is cut
+# from the front of MODEL for them.  Figures mean little on a machine that does other work at the same time: "load" says how much.
 #
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -25,11 +26,12 @@ done
 shift $((OPTIND - 1))
 root=${SLUICE_PEER_ROOT:-}
 read -r -a llama <<<"${SLUICE_LLAMA_BENCH:-llama-bench}"
-read -r -a ik <<<"${SLUICE_IK_BENCH:-}"
+read -r -a second <<<"${SLUICE_SECOND_BENCH:-}"
+second_name=${SLUICE_SECOND_NAME:-ik_llama_cpp}
 usable() { [ $# -gt 0 ] && command -v "$1" >/dev/null && "$@" --help >/dev/null 2>&1; }
 peers=()
 usable "${llama[@]}" && peers+=(llama_cpp)
-[ ${#ik[@]} -gt 0 ] && usable "${ik[@]}" && peers+=(ik_llama_cpp)
+[ ${#second[@]} -gt 0 ] && usable "${second[@]}" && peers+=("$second_name")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -37,7 +39,7 @@ trap 'rm -rf "$work"' EXIT
 peer_run()
 {
   local command=("${llama[@]}")
-  [ "$1" = llama_cpp ] || command=("${ik[@]}")
+  [ "$1" = llama_cpp ] || command=("${second[@]}")
   local common=(-m "${2#"$root"}" -t "$3" -r 1 -o jsonl)
   if [ "$depth" = 0 ]; then
     "${command[@]}" "${common[@]}" -p "$n_prompt" -n "$n_decode" 2>/dev/null >>"$work/$1"
@@ -54,13 +56,13 @@ for model in "$@"; do
       "$bench" "$model" -p "$n_prompt" -n "$n_decode" -d "$depth" -t "$t" -r 1 -l >>"$work/ours"
       for peer in ${peers[@]+"${peers[@]}"}; do peer_run "$peer" "$model" "$t"; done
     done
-    python3 - "$work" "$model" "$t" $table <<'PYTHON'
+    python3 - "$work" "$model" "$t" $table "$second_name" <<'PYTHON'
 import json
 import os
 import statistics
 import sys
 
-work, model, threads, table = sys.argv[1:]
+work, model, threads, table, second = sys.argv[1:]
 
 
 def spread(values, digits=3):
@@ -83,7 +85,7 @@ for what, share in (("prefill", "prefill_share_of_int8_peak"), ("decode", "decod
     if share in ours[0]:
         out[what]["share_of_limit"] = spread([run[share] for run in ours])
     cells += [shown(out[what]["ours_tokens_per_s"])]
-    for peer in ("llama_cpp", "ik_llama_cpp"):
+    for peer in ("llama_cpp", second):
         if not os.path.exists(f"{work}/{peer}"):
             continue
         rows = [json.loads(line) for line in open(f"{work}/{peer}")]

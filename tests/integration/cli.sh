@@ -248,6 +248,81 @@ check "without a file: the one that came along" is 0
 check "says what it is" out_has "architecture  llama"
 check "and that nothing stands in the way of running it" sh -c "! grep -q \"does not run\" \"$work/out\" && grep -q \"  memory  \" \"$work/out\""
 
+say "model quantize"
+small=$work/small.gguf
+quantize() { plain model quantize "$@"; }
+quantize "$model" "$small" Q4_0
+check "a source that is quantized already is refused" is 6
+check "and the message says how to do it all the same" err_has -- --allow-requantize
+check "nothing is left of it" not ls "$small"*
+quantize "$model" "$small" Q4_0 --allow-requantize
+check "with --allow-requantize it works" is 0
+check "says what it made" out_has "small.gguf: "
+check "nothing is left beside it" not ls "$small".*
+check "smaller than before" [ "$(wc -c <"$small")" -lt "$(wc -c <"$model")" ]
+plain model inspect "$small"
+check "it is what was asked for" out_has "made as       Q4_0"
+plain --model "$small" set a timer
+check "and it answers" asked
+cp "$small" "$work/before.gguf"
+quantize "$model" "$small" Q8_0 --allow-requantize
+check "an existing output is refused: exit code 1" is 1
+check "and the message says how to replace it" err_has -- --force
+check "it is as it was" cmp -s "$small" "$work/before.gguf"
+quantize "$small" "$small" Q8_0 --allow-requantize --force --json
+check "there and back, over itself with --force" is 0
+check "with --json it is JSON" is_json "$work/out"
+check "and nothing else" [ ! -s "$work/err" ]
+plain model inspect "$small"
+check "it is the other type now" out_has "made as       Q8_0"
+product=$work/other.gguf
+quantize "$model" "$product" Q4_9
+check "no such type: exit code 2" is 2
+check "and the types are named" err_has Q4_K_M
+quantize "$model" "$product"
+check "no type: exit code 2" is 2
+quantize "$work/none.gguf" "$product" Q4_0
+check "no source: exit code 6" is 6
+quantize "$work" "$product" Q4_0
+check "a folder as source: exit code 6" is 6
+head -c 2000000 "$model" >"$work/cut.gguf"
+quantize "$work/cut.gguf" "$product" Q4_0 --allow-requantize
+check "a source that was cut short: exit code 6" is 6
+quantize "$model" "$work/no/other.gguf" Q4_0 --allow-requantize
+check "no folder for the output: exit code 1, the model is not to blame" is 1
+quantize "$model" "$product" Q4_0 --allow-requantize --imatrix "$work/none"
+check "no such importance matrix: the same" is 1
+quantize "$model" "$product" Q4_0 --allow-requantize --calibrate "$sources/docs/cli.md" --save-imatrix "$work/before.gguf"
+check "an importance matrix replaces no file unasked" is 1
+quantize "$model" "$product" Q4_0 --allow-requantize --calibrate "$sources/docs/cli.md" --save-imatrix "$model" --force
+check "nor ever the source" is 2
+check "no failure left an output" not ls "$product"*
+
+say "model bench"
+plain --json model bench "$model" --rounds 2 --prompt 8 --decode 4 --threads 1
+check "bench: exit code 0" is 0
+check "with --json it is JSON" is_json "$work/out"
+check "and nothing else" [ ! -s "$work/err" ]
+check "of as many rounds and tokens as were asked for" out_has '"prompt_tokens": 8, "decode_tokens": 4, "rounds": 2'
+plain model bench "$model" --rounds 1 --prompt 8 --decode 4
+check "without: lines to read" out_has "tokens/s"
+plain model bench "$model" --rounds 1 --prompt 5000
+check "more tokens than the context has: exit code 2" is 2
+plain model bench "$model" --threads 99
+check "so many threads: exit code 2" is 2
+for file in "$work" "$work/none.gguf" "$work/cut.gguf"; do
+    plain model bench "$file"
+    check "bench of ${file##*/}: exit code 6" is 6
+    plain model inspect "$file"
+    check "inspect of ${file##*/}: exit code 6" is 6
+done
+if [ -w /dev/full ]; then
+    timeout 20 "$sluice" --json model inspect "$model" >/dev/full 2>"$work/err"
+    code=$?
+    check "a long output that cannot be written is no success" is 1
+    check "and it is said" err_has "standard output"
+fi
+
 say "where things are"
 run 20 env SLUICE_HOME="$work/by_variable" "$sluice" ledger verify
 check "SLUICE_HOME" [ -d "$work/by_variable/state" ]

@@ -125,7 +125,8 @@ static void app_close(app *a)
     gateway_process_close(&a->gateway);
 }
 
-static void ask(app *a, const char *text, sluice_privacy privacy)
+/* `schema` NULL: any answer. */
+static void ask_for(app *a, const char *text, sluice_privacy privacy, const char *schema)
 {
     const sluice_message message = { "user", sluice_span_str(text) };
     sluice_error err = SLUICE_ERROR_INIT;
@@ -138,12 +139,19 @@ static void ask(app *a, const char *text, sluice_privacy privacy)
     request.messages = &message;
     request.n_messages = 1;
     request.privacy = privacy;
+    if (schema != NULL)
+        request.output_schema = sluice_span_str(schema);
     if (sluice_submit(a->s, &request, on_event, a, NULL, &err) != SLUICE_OK)
         fail_msg("%s", err.message);
     for (int waited = 0; waited < WAIT_MS && !a->is_done; waited += 100)
         (void)sluice_poll(a->s, 100, NULL);
     assert_true(a->is_done);
     assert_int_equal(a->n_done, 1);
+}
+
+static void ask(app *a, const char *text, sluice_privacy privacy)
+{
+    ask_for(a, text, privacy, NULL);
 }
 
 static void consent(app *a, char *id)
@@ -251,6 +259,38 @@ static void a_local_only_request_never_leaves_even_with_consent(void **state)
     EXPECT(has_reason(&a, SLUICE_REASON_POLICY_LOCAL_ONLY));
     expect_nothing_left(&a);
     app_close(&a);
+}
+
+/* Nothing would hold the gateway's answer to the schema: neither a weak answer nor a schema that is none, nor one that no answer of this length fits,
+ * is a reason to go there, or to ask for consent. */
+static void a_request_with_a_schema_never_leaves_whatever_the_policy_prefers(void **state)
+{
+    static const char *const modes[] = { "prefer_local", "prefer_cloud", "cloud_only" };
+    static const char *const schemas[] = {
+        "{\"type\":\"object\",\"properties\":{\"a\":{\"enum\":[1,2]}},\"required\":[\"a\"]}", "{\"type\":\"nonsense\"}", "{",
+        "{\"type\":\"string\",\"minLength\":60000}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        app a;
+
+        app_open(&a, no_arguments, modes[i], true);
+        a.answer_consent = 1;
+        consent(&a, NULL);
+        for (size_t j = 0; j < sizeof schemas / sizeof schemas[0]; j++) {
+            ask_for(&a, question_text, SLUICE_PRIVACY_POLICY, schemas[j]);
+            expect_nothing_left(&a);
+            assert_int_equal(a.n_asked, 0);
+            if (j > 0 || i == 2) {
+                EXPECT(a.done.outcome != SLUICE_OUTCOME_ANSWERED && a.done.outcome != SLUICE_OUTCOME_LOW_CONFIDENCE);
+                assert_int_equal(a.n_text, 0);
+            } else {
+                EXPECT(a.n_text > 0 && memmem(a.text, a.n_text, "\"a\"", 3) != NULL);
+            }
+        }
+        app_close(&a);
+    }
 }
 
 static void a_class_that_no_rule_names_does_not_leave(void **state)
@@ -381,6 +421,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_weak_answer_escalates_with_consent_and_leaves_a_receipt),
         cmocka_unit_test(without_consent_nothing_leaves),
         cmocka_unit_test(a_local_only_request_never_leaves_even_with_consent),
+        cmocka_unit_test(a_request_with_a_schema_never_leaves_whatever_the_policy_prefers),
         cmocka_unit_test(a_class_that_no_rule_names_does_not_leave),
         cmocka_unit_test(consent_asked_for_at_the_moment_decides),
         cmocka_unit_test(a_withdrawn_consent_closes_the_way),

@@ -618,6 +618,46 @@ static void many_alternatives_keep_the_cheapest(void **state)
     sluice_str_free(NULL, schema);
 }
 
+/* All 64 begin with the same brace; the discriminator comes later, and with any of them a model may mean it. */
+static void each_of_64_alternatives_can_be_chosen(void **state)
+{
+    enum { N = 64 };
+    sluice_buf b;
+    char *schema;
+    sluice_constraint *c;
+
+    (void)state;
+    sluice_buf_init(&b, NULL, TEXT_MAX);
+    (void)sluice_buf_append_str(&b, "{\"anyOf\":[");
+    for (int i = 0; i < N; i++)
+        (void)sluice_buf_appendf(&b,
+                                 "%s{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k%02d\"},\"v%d\":{\"type\":\"null\"}},"
+                                 "\"required\":[\"kind\"]}",
+                                 i > 0 ? "," : "", i, i);
+    (void)sluice_buf_append_str(&b, "]}");
+    schema = sluice_buf_take_str(&b);
+    assert_non_null(schema);
+    c = open_schema(schema);
+    for (int i = 0; i < N; i++) {
+        char want[64];
+
+        (void)snprintf(want, sizeof want, "{\"kind\":\"k%02d\",\"v%d\":null}", i, i);
+        sluice_constraint_reset(c);
+        for (const char *at = want; *at != '\0'; at++) {
+            int32_t token = -1;
+
+            for (uint32_t t = 0; t < n_vocab && token < 0; t++)
+                if (sluice_span_eq(sluice_tokenizer_bytes(tokenizer, (int32_t)t), sluice_span_of((const uint8_t *)at, 1)))
+                    token = (int32_t)t;
+            if (sluice_constraint_accept(c, token, NULL) != SLUICE_OK)
+                fail_msg("%s: not beyond %d bytes", want, (int)(at - want));
+        }
+        assert_true(sluice_constraint_is_complete(c));
+    }
+    sluice_constraint_close(c);
+    sluice_str_free(NULL, schema);
+}
+
 static void equal_patterns_are_compiled_once(void **state)
 {
     sluice_buf b;
@@ -1220,6 +1260,7 @@ int main(void)
         cmocka_unit_test(every_model_ends_in_a_value_of_the_schema),
         cmocka_unit_test(random_schemas_and_models_agree_with_the_validator),
         cmocka_unit_test(many_alternatives_keep_the_cheapest),
+        cmocka_unit_test(each_of_64_alternatives_can_be_chosen),
         cmocka_unit_test(equal_patterns_are_compiled_once),
         cmocka_unit_test(draws_follow_the_renormalised_distribution),
         cmocka_unit_test(nothing_left_gives_no_token),

@@ -328,6 +328,16 @@ static void wrong_options_touch_nothing(void **state)
     b.o.imatrix = NULL;
     b.o.imatrix_out = b.out;
     assert_int_equal(run(&b), SLUICE_ERR_ARGUMENT);
+    b.o.calibrate = b.in;
+    assert_int_equal(run(&b), SLUICE_ERR_ARGUMENT); /* the model and the matrix under one name */
+    b.o.imatrix_out = b.in;
+    assert_int_equal(run(&b), SLUICE_ERR_ARGUMENT);
+    b.o.overwrite = true;
+    assert_int_equal(run(&b), SLUICE_ERR_ARGUMENT); /* nor may it replace the source */
+    b.o.overwrite = false;
+    b.o.imatrix_out = NULL;
+    b.o.calibrate_tokens = 3;
+    assert_int_equal(run(&b), SLUICE_ERR_ARGUMENT);
     assert_nothing_left(&b);
     close_bench(&b);
 }
@@ -339,6 +349,10 @@ static void an_existing_file_is_replaced_only_when_asked_to(void **state)
 
     (void)state;
     open_bench(&b, SLUICE_TENSOR_F16, SIZE_MAX);
+    b.o.calibrate = b.in;
+    b.o.imatrix_out = b.dir.path; /* exists, and is no file to replace */
+    assert_true(run(&b) < 0);
+    b.o.calibrate = b.o.imatrix_out = NULL;
     write_file(b.out, SLUICE_SPAN_LIT("precious"));
     assert_int_equal(run(&b), SLUICE_ERR_STATE);
     assert_string_equal(b.err.where, b.out);
@@ -581,7 +595,7 @@ static void a_text_makes_a_matrix_for_every_matrix(void **state)
     assert_int_equal(run(&b), SLUICE_OK);
     assert_int_equal(sluice_gguf_open(&g, b.out, sluice_platform_default(), NULL, NULL), SLUICE_OK);
     assert_non_null(sluice_gguf_find(g, "quantize.imatrix.file"));
-    const sluice_span data = sluice_span_of(sluice_gguf_bytes(g).ptr + sluice_gguf_data_offset(g), sluice_gguf_bytes(g).len - sluice_gguf_data_offset(g));
+    const sluice_span data = sluice_span_of(sluice_gguf_bytes(g).ptr + (size_t)sluice_gguf_data_offset(g), sluice_gguf_bytes(g).len - (size_t)sluice_gguf_data_offset(g));
     assert_true(first.len > data.len);
     assert_memory_equal(first.ptr + first.len - data.len, data.ptr, data.len);
     sluice_gguf_close(g);
@@ -673,7 +687,7 @@ static void a_model_is_measured(void **state)
     assert_true(r.first_token_us >= r.open_us && r.first_token_us > 0);
     assert_true(r.peak_bytes > r.kv_bytes && r.peak_bytes < 4 * (r.kv_bytes + r.scratch_bytes));
     o.prompt_tokens = 100000;
-    assert_int_equal(sluice_model_bench(b.in, &o, sluice_platform_default(), &r, &err), SLUICE_ERR_LIMIT);
+    assert_int_equal(sluice_model_bench(b.in, &o, sluice_platform_default(), &r, &err), SLUICE_ERR_ARGUMENT);
     assert_non_null(strstr(err.hint, "--prompt"));
     o.prompt_tokens = 16;
     o.rounds = 10000;

@@ -174,6 +174,7 @@ static void settings_out_of_range_are_refused(void **state)
         { .temperature = 1, .top_p = 1, .min_p = 1.5f },
         { .temperature = 1, .top_p = 1, .min_p = NAN },
         { .temperature = 1, .top_p = 1, .repetition_penalty = -1 },
+        { .temperature = 1, .top_p = 1, .repetition_penalty = 1e-40f },
         { .temperature = 1, .top_p = 1, .frequency_penalty = INFINITY },
         { .temperature = 1, .top_p = 1, .presence_penalty = NAN },
         { .temperature = 1, .top_p = 1, .penalty_window = SLUICE_SAMPLER_MAX_WINDOW + 1 },

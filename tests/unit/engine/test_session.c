@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "local-engine/engine_impl.h"
 #include "sdk/crypto/crypto.h"
 #include "sdk/src/session_seal.h"
 #include "tests/support/cm.h"
@@ -57,6 +58,32 @@ static tiny_model tiny_for(const sluice_engine_options *options)
         tiny.head_dim = 32;
     }
     return tiny;
+}
+
+/* A session of 5 tokens has the same bytes on its way out whether more had been there or not. */
+static void what_was_truncated_is_not_saved(void **state)
+{
+    static uint8_t with[16384], without[16384];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const tiny_model tiny = tiny_for(&kinds[i]);
+        sluice_engine *e = run_open(&tiny, temp_dir_file(&dir, "lanes.gguf"), &kinds[i], NULL);
+        int32_t tokens[14];
+        const float *logits;
+        size_t bytes;
+
+        run_fill(tokens, 14, 3);
+        bytes = sluice_kv_cache_piece_bytes(&e->kv, 5);
+        assert_true(bytes <= sizeof with);
+        assert_int_equal(sluice_engine_eval(e, tokens, 5, &logits, NULL), SLUICE_OK);
+        sluice_kv_cache_read_piece(&e->kv, 1, 0, 0, 5, without);
+        assert_int_equal(sluice_engine_eval(e, tokens + 5, 9, &logits, NULL), SLUICE_OK);
+        sluice_engine_truncate(e, 5);
+        sluice_kv_cache_read_piece(&e->kv, 1, 0, 0, 5, with);
+        assert_memory_equal(with, without, bytes);
+        sluice_engine_close(e);
+    }
 }
 
 /* Three turns of a conversation: each prompt is the one before, the answer to it, and something new. */
@@ -633,6 +660,7 @@ static void two_engines_work_at_the_same_time_and_share_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_truncated_is_not_saved),
         cmocka_unit_test(a_kept_session_answers_like_an_empty_one_to_the_bit),
         cmocka_unit_test(only_what_is_common_is_reused),
         cmocka_unit_test(a_request_that_keeps_nothing_wipes_what_was_kept),

@@ -510,7 +510,7 @@ static size_t random_text(uint64_t *state, uint8_t *out, size_t cap)
     static const char *const words[] = { " ",   "  ",  "\n",   "ab",      "the",    " the",     "it's",
                                          "'LL", "12",  "3456", "<|bos|>", "<s>",    "\xc2\xa0", "\xf0\x9f\x9a\x80",
                                          "[x]", "{\"", "\t",   ".",       "[tool]", MARK };
-    size_t n = 0, want = next_random(state) % (cap - 8);
+    size_t n = 0, want = (size_t)(next_random(state) % (cap - 8));
 
     while (n < want) {
         uint64_t r = next_random(state);

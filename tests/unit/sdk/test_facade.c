@@ -14,6 +14,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "sdk/src/instance.h" /* for what it has learned; all else is by the public API */
 #include "sluice/sluice.h"
 
 static const char local_policy[] = "{\"sluice_policy\":1,\"id\":\"local\",\"version\":1,\"mode\":\"local_only\"}";
@@ -307,11 +308,34 @@ static void an_answer_fulfils_the_schema_that_the_request_has(void **state)
     assert_int_equal(k.text_len, 0);
     assert_int_not_equal(k.done.outcome, SLUICE_OUTCOME_ANSWERED);
     r.max_tokens = 60;
+    r.output_schema.ptr = NULL;
+    assert_int_equal(sluice_submit(s, &r, on_event, &k, NULL, NULL), SLUICE_ERR_ARGUMENT);
     r.output_schema.ptr = (const uint8_t *)broken;
     r.output_schema.len = sizeof broken - 1;
     (void)ask_with(s, r, &k);
     assert_int_equal(k.text_len, 0);
     assert_int_not_equal(k.done.outcome, SLUICE_OUTCOME_ANSWERED);
+    sluice_close(s);
+}
+
+/* Else prompts would soon look too slow for the device, and requests would go to the cloud for it. */
+static void what_a_kept_session_spares_does_not_make_prompts_look_slow(void **state)
+{
+    sluice *s = open_local(false, true);
+    sluice_message m;
+    sluice_request r = request_for("set a timer for ten minutes", &m);
+    float learned;
+    seen k;
+
+    (void)state;
+    r.keep_session = true;
+    assert_int_equal(ask_with(s, r, &k), SLUICE_OUTCOME_ANSWERED);
+    learned = s->prefill_us_per_token;
+    assert_true(learned > 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ask_with(s, r, &k), SLUICE_OUTCOME_ANSWERED);
+        assert_memory_equal(&learned, &s->prefill_us_per_token, sizeof learned);
+    }
     sluice_close(s);
 }
 
@@ -527,6 +551,7 @@ int main(void)
         cmocka_unit_test(bad_requests_are_named),
         cmocka_unit_test(an_answer_fulfils_the_schema_that_the_request_has),
         cmocka_unit_test(a_kept_session_answers_as_a_fresh_one),
+        cmocka_unit_test(what_a_kept_session_spares_does_not_make_prompts_look_slow),
         cmocka_unit_test(opening_without_a_policy_or_with_a_bad_one_is_an_error_with_a_place),
         cmocka_unit_test(a_truncated_model_is_refused_with_its_name),
         cmocka_unit_test(an_unusable_state_folder_still_answers_but_records_and_sends_nothing),
