@@ -13,7 +13,7 @@
 #   SLUICE_PEER_MODELS    a folder of further pairs: NAME-f32.gguf or NAME-f16.gguf and NAME-TYPE.gguf, compared as they are
 #   SLUICE_PARITY_TYPES, SLUICE_PARITY_ARCHITECTURES, SLUICE_PARITY_TOKENS   to run a part
 #
-# Without a peer: exit 77, skipped.
+# Prints a line of JSON a model (parity.c) and, last, what they come to.  Without a peer: exit 77, skipped.
 #
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -52,7 +52,7 @@ compare()
     *) limits="1.05 0.995 1e-5" ;;
   esac
   # shellcheck disable=SC2086
-  "$parity" "$3" "$4" "$2" "$rows" $limits | sed "s|\"model\":\"[^\"]*\"|\"model\":\"$1\"|"
+  "$parity" "$3" "$4" "$2" "$rows" $limits | sed "s|\"model\":\"[^\"]*\"|\"model\":\"$1\"|" | tee -a "$work/lines"
 }
 
 for arch in $architectures; do
@@ -81,4 +81,22 @@ for base in ${SLUICE_PEER_MODELS:+"$SLUICE_PEER_MODELS"/*-[fF]32.gguf "$SLUICE_P
     rm -f "$work/file.gguf"
   done
 done
+[ ! -s "$work/lines" ] || python3 - "$work/lines" <<'PYTHON'
+import json
+import statistics
+import sys
+
+rows = [json.loads(line) for line in open(sys.argv[1])]
+exact = [r["same_top"] for r in rows if r["kl_peer"] < 1e-4]
+clear = [r["same_top_clear"] for r in rows if r["kl_peer"] >= 1e-4]
+ratios = [r["kl_ours"] / r["kl_peer"] for r in rows if r["kl_peer"] > 0]
+out = {"models": len(rows), "passed": sum(r["pass"] for r in rows)}
+if ratios:
+    out["kl_ratio"] = {"median": round(statistics.median(ratios), 4), "min": round(min(ratios), 4), "max": round(max(ratios), 4)}
+if exact:
+    out["same_top_of_float_models_at_least"] = min(exact)
+if clear:
+    out["same_top_clear_of_quantized_models_at_least"] = min(clear)
+print(json.dumps(out))
+PYTHON
 exit $failed
