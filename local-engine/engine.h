@@ -133,7 +133,7 @@ typedef struct sluice_engine_sampling {
     uint32_t top_k;     /* 0: off */
     float top_p;        /* 1: off */
     float min_p;        /* 0: off; tokens less likely than this share of the likeliest are dropped */
-    float repetition_penalty;                   /* 0 and 1: off; above 1 makes tokens of the window less likely (Keskar et al. 2019, section 4.1) */
+    float repetition_penalty;                   /* 0 and 1: off; else 1e-6 to 1e6, above 1 makes tokens of the window less likely (Keskar et al. 2019, section 4.1) */
     float frequency_penalty, presence_penalty;  /* 0: off; per occurrence, and once */
     uint32_t penalty_window;                    /* tokens looked back on, prompt included; 0: no penalties */
     uint32_t n_alternatives;                    /* likeliest tokens reported with each, at most SLUICE_MAX_ALTERNATIVES */
